@@ -1,0 +1,145 @@
+"""What an endpoint is: the Databricks serving-endpoint document as a checked, frozen model.
+
+The same document is a file in ``endpoint_configs/``, the body of a create, and what the store keeps.
+
+Source: ../shared/reference/databricks_contract.md 1.4, 1.5
+"""
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from llmops.endpoints.ai_gateway import AiGateway
+from llmops.endpoints.document import Document, checked_name
+from llmops.endpoints.served_entity import ServedEntity
+from llmops.protocol.task import Task
+
+MAX_ENTITIES = 10
+#: The deprecated names of a served model's fields, and what they are called now.
+_RENAMED = {"model_name": "entity_name", "model_version": "entity_version"}
+
+
+class Route(Document):
+    """The share of the traffic one served entity gets."""
+
+    served_entity_name: str
+    traffic_percentage: int = Field(ge=0, le=100)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_name(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "served_model_name" in given:
+            rest = {key: value for key, value in given.items() if key != "served_model_name"}
+            return {"served_entity_name": given["served_model_name"], **rest}
+        return given
+
+
+class TrafficConfig(Document):
+    """How the traffic of an endpoint is split."""
+
+    routes: list[Route]
+
+
+class EndpointConfig(Document):
+    """The served entities of an endpoint and their traffic."""
+
+    served_entities: Annotated[list[ServedEntity], Field(min_length=1, max_length=MAX_ENTITIES)]
+    traffic_config: TrafficConfig | None = None
+    auto_capture_config: dict[str, Any] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_names(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or "served_models" not in given:
+            return given
+        renamed = [
+            {
+                {"model_name": "entity_name", "model_version": "entity_version"}.get(key, key): value
+                for key, value in m.items()
+            }
+            if isinstance(m, dict)
+            else m
+            for m in given["served_models"] or []
+        ]
+        rest = {key: value for key, value in given.items() if key != "served_models"}
+        return {"served_entities": renamed, **rest} if "served_entities" not in given else rest
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [entity.name for entity in self.served_entities]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two served entities are named '{twice[0]}'; names must differ")
+        tasks = sorted({str(entity.task) for entity in self.served_entities})
+        if len(tasks) > 1:
+            raise ValueError(f"served entities have different tasks ({', '.join(tasks)}); an endpoint has one")
+        self._check_traffic(names)
+        return self
+
+    def _check_traffic(self, names: list[str]) -> None:
+        if self.traffic_config is None:
+            if len(names) > 1:
+                raise ValueError("several served entities need a traffic_config that says each one's percentage")
+            return
+        routed = [route.served_entity_name for route in self.traffic_config.routes]
+        strangers = [name for name in routed if name not in names]
+        if strangers:
+            raise ValueError(
+                f"traffic_config routes to '{strangers[0]}', which is not a served entity: {', '.join(names)}"
+            )
+        left_out = [name for name in names if name not in routed]
+        if left_out or len(routed) != len(set(routed)):
+            raise ValueError(f"traffic_config needs one route for each served entity; see '{(left_out or routed)[0]}'")
+        total = sum(route.traffic_percentage for route in self.traffic_config.routes)
+        if total != 100:
+            raise ValueError(f"traffic percentages sum to {total}, not 100")
+
+    @property
+    def percentages(self) -> list[int]:
+        """Each served entity's share of the traffic, in the entities' order; they sum to 100."""
+        if self.traffic_config is None:
+            return [100]
+        shares = {route.served_entity_name: route.traffic_percentage for route in self.traffic_config.routes}
+        return [shares[entity.name] for entity in self.served_entities]
+
+
+class EndpointTag(Document):
+    """A label of an endpoint."""
+
+    key: str
+    value: str | None = None
+
+
+class EndpointSpec(Document):
+    """An endpoint: a name, its config and its policies.
+
+    ``route_optimized``, ``budget_policy_id``, ``email_notifications`` and ``telemetry_config`` have no meaning on
+    one's own machine: accepted and echoed.
+    """
+
+    name: str
+    config: EndpointConfig
+    ai_gateway: AiGateway | None = None
+    tags: list[EndpointTag] | None = None
+    description: str | None = None
+    route_optimized: bool | None = None
+    budget_policy_id: str | None = None
+    email_notifications: dict[str, Any] | None = None
+    telemetry_config: dict[str, Any] | None = None
+    rate_limits: list[dict[str, Any]] | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _checked_name(cls, value: str) -> str:
+        return checked_name(value)
+
+    @field_validator("rate_limits")
+    @classmethod
+    def _enforced(cls, value: list[dict[str, Any]] | None) -> None:
+        if value:
+            raise ValueError("not enforced by this version, so refused; remove it")
+
+    @property
+    def task(self) -> Task:
+        """What the endpoint does."""
+        return self.config.served_entities[0].task

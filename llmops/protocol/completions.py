@@ -1,0 +1,50 @@
+"""Completions: the prompt's text, and a streamed completion joined into the response a plain call would give."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llmops.protocol import delta
+from llmops.protocol.delta import Chunk
+
+
+def prompt_text(body: Mapping[str, Any]) -> str:
+    """The prompt, or the prompts one line each; token ids count as nothing."""
+    prompt = body.get("prompt")
+    if isinstance(prompt, str):
+        return prompt
+    return "\n".join(text for text in prompt if isinstance(text, str)) if isinstance(prompt, list) else ""
+
+
+def answer_text(response: Chunk) -> str:
+    """The text of the first choice of a response or a chunk, the one with index 0; empty where it has none."""
+    for index, piece in delta.pieces([response]):
+        text = piece.get("text")
+        if index == 0 and isinstance(text, str):
+            return text
+    return ""
+
+
+def fold(chunks: Sequence[Chunk]) -> dict[str, Any]:
+    """Join the chunks of one streamed completion.
+
+    Args:
+        chunks: In arrival order, length >= 1, all of one reply. The last may carry usage.
+
+    Returns:
+        One choice per index seen, by index. ``usage`` is there only if a chunk carried it; never guessed.
+
+    Raises:
+        ValueError: chunks is empty.
+
+    Source: https://platform.openai.com/docs/api-reference/completions
+    """
+    head = delta.head(chunks)
+    choices: dict[int, dict[str, Any]] = {}
+    for index, piece in delta.pieces(chunks):
+        choice = choices.setdefault(index, {"index": index, "text": "", "finish_reason": None})
+        for key, value in piece.items():
+            if key in ("text", "logprobs"):
+                delta.join(choice, {key: value})
+            elif key != "index" and (value is not None or key not in choice):
+                choice[key] = value
+    return {**head, "object": "text_completion", "choices": [choice for _, choice in sorted(choices.items())]}
