@@ -32,6 +32,7 @@ class Settings:
         data_dir: Holds the store, the spools, MLflow's files and the logs of children.
         token: The admin's token; None where none is asked for (loopback only).
         internal_key: Shared by the processes of one `serve`; the key of every child's HTTP server. Made at each start.
+        secrets_dir: Holds ``scope/key`` files, Kubernetes style; None where none is mounted.
         spool_full_sync: True makes every interaction survive a power loss, not only a killed process.
     """
 
@@ -46,11 +47,18 @@ class Settings:
     token: str | None = None
     internal_key: str = ""
     spool_full_sync: bool = False
+    secrets_dir: Path | None = None
 
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach the server."""
         return self.host in LOOPBACK
+
+    @property
+    def url(self) -> str:
+        """Where this machine reaches the server."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - read, not bound
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @property
     def store_path(self) -> Path:
@@ -106,13 +114,16 @@ def server_settings(
         token=os.environ.get("LLMOPS_TOKEN") or None,
         internal_key=os.environ.get("LLMOPS_INTERNAL_KEY", ""),
         spool_full_sync=os.environ.get("LLMOPS_SPOOL_SYNC", "").upper() == "FULL",
+        secrets_dir=Path(mounted) if (mounted := os.environ.get("LLMOPS_SECRETS_DIR")) else None,
     )
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
     """The environment of a child process: ours, its own switches, and the internal key."""
     own = {"LLMOPS_INTERNAL_KEY": settings.internal_key, "LLMOPS_DATA_DIR": str(settings.data_dir.absolute())}
-    return {**os.environ, **CHILD_ENVIRONMENT, **own, "MLFLOW_TRACKING_URI": settings.tracking_uri}
+    # In the environment, because a database's URI may hold a password, and arguments are seen by everybody.
+    tracking = {"MLFLOW_TRACKING_URI": settings.tracking_uri, "MLFLOW_BACKEND_STORE_URI": settings.tracking_uri}
+    return {**os.environ, **CHILD_ENVIRONMENT, **own, **tracking}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +148,16 @@ def client_settings(host: str | None = None, token: str | None = None) -> Client
 def export(values: Mapping[str, str]) -> None:
     """Set variables for libraries of this process that can be configured no other way."""
     os.environ.update(values)
+
+
+def reach_loopback_directly() -> None:
+    """Keep a proxy of the environment away from this machine's own addresses, in this process and its children.
+
+    A proxy would otherwise see what goes to our engines, keys included.
+    """
+    for name in ("NO_PROXY", "no_proxy"):
+        given = [host for host in os.environ.get(name, "").split(",") if host]
+        os.environ[name] = ",".join(dict.fromkeys([*given, *sorted(LOOPBACK)]))
 
 
 def use_shipped_vocabulary() -> None:

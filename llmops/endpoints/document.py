@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
 
 def checked_name(value: str) -> str:
@@ -14,7 +14,7 @@ def checked_name(value: str) -> str:
     Raises:
         ValueError: Not 1 to 63 letters, digits, dashes and underscores, beginning with a letter or digit.
     """
-    if not _NAME.match(value):
+    if not _NAME.fullmatch(value):
         raise ValueError(f"'{value}' is not a name: 1 to 63 letters, digits, dashes and underscores")
     return value
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from llmops.endpoints.document import Document
-from llmops.endpoints.secrets import parse
+from llmops.endpoints.secrets import REFERENCE, parse
 from llmops.protocol.task import Task
 
 
@@ -18,6 +18,10 @@ def _reference(value: str) -> str:
 
 
 SecretRef = Annotated[str, AfterValidator(_reference)]
+#: Where requests go: no credentials in it, no template.
+Url = Annotated[str, Field(pattern=r"^https?://[^\s/{}@]+(/[^\s{}]*)?$")]
+#: What may stand in a header.
+Token = Annotated[str, Field(pattern=r"^[\w.-]+$")]
 
 
 class ProviderConfig(Document):
@@ -41,7 +45,7 @@ class ProviderConfig(Document):
         for name, value in self:
             if isinstance(value, ProviderConfig):
                 found.update(value.references())
-            elif isinstance(value, str) and value.startswith("{{"):
+            elif isinstance(value, str) and REFERENCE.fullmatch(value):
                 found[name] = value
         return found
 
@@ -56,10 +60,10 @@ class OpenAiConfig(ProviderConfig):
 
     openai_api_key: SecretRef | None = None
     openai_api_type: Literal["openai", "azure", "azuread"] | None = None
-    openai_api_base: str | None = None
+    openai_api_base: Url | None = None
     openai_api_version: str | None = None
     openai_deployment_name: str | None = None
-    openai_organization: str | None = None
+    openai_organization: Token | None = None
     microsoft_entra_client_id: str | None = None
     microsoft_entra_tenant_id: str | None = None
     microsoft_entra_client_secret: SecretRef | None = None
@@ -88,7 +92,7 @@ class CohereConfig(ProviderConfig):
     """Cohere."""
 
     cohere_api_key: SecretRef
-    cohere_api_base: str | None = None
+    cohere_api_base: Url | None = None
 
 
 class Ai21LabsConfig(ProviderConfig):
@@ -123,7 +127,7 @@ class GoogleCloudVertexAiConfig(ProviderConfig):
 class DatabricksModelServingConfig(ProviderConfig):
     """Another server of this API."""
 
-    databricks_workspace_url: str
+    databricks_workspace_url: Url
     databricks_api_token: SecretRef
 
 
@@ -136,14 +140,14 @@ class BearerTokenAuth(ProviderConfig):
 class ApiKeyAuth(ProviderConfig):
     """A key in a header of the vendor's choice."""
 
-    key: str
+    key: Token
     value: SecretRef
 
 
 class CustomProviderConfig(ProviderConfig):
     """Any server that speaks OpenAI's wire."""
 
-    custom_provider_url: str | None = None
+    custom_provider_url: Url | None = None
     bearer_token_auth: BearerTokenAuth | None = None
     api_key_auth: ApiKeyAuth | None = None
 

@@ -3,8 +3,9 @@
 import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
+import orjson
 import yaml
 from pydantic import BaseModel, ValidationError
 
@@ -13,6 +14,8 @@ from llmops.endpoints.spec import EndpointSpec
 from llmops.errors import InvalidSpec
 
 Place = tuple[str | int, ...]
+
+MAX_FILE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class _Lines:
     """The line of every key and item of a YAML document, by its place in it."""
 
     at: dict[Place, int] = field(default_factory=dict)
+    seen: set[int] = field(default_factory=set)
 
     def line(self, place: Place) -> int:
         """The line of a place, or of the nearest place above it that was written down."""
@@ -65,21 +69,25 @@ def read_directory(directory: Path) -> list[EndpointFile]:
 def read_file(path: Path) -> EndpointFile:
     """Read one endpoint file; problems are returned, not raised, because the house opens all the same."""
     try:
-        text = path.read_text("utf-8")
-        document, lines = _parse(text)
+        document, lines = _parse(_read(path))
     except (OSError, UnicodeDecodeError) as err:
         return EndpointFile(path, path.stem, None, (f"{path}: cannot be read: {err}",))
     except yaml.YAMLError as err:
         mark = getattr(err, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         return EndpointFile(path, path.stem, None, (f"{where}: not YAML: {getattr(err, 'problem', None) or err}",))
+    except (ValueError, RecursionError) as err:
+        # What YAML takes for a date or a number and Python cannot make one of; lists in lists without end.
+        return EndpointFile(path, path.stem, None, (f"{path}: not YAML: {str(err)[:200]}",))
     name = document.get("name") if isinstance(document, dict) else None
     name = name if isinstance(name, str) and name else path.stem
     try:
-        return EndpointFile(path, name, EndpointSpec.model_validate(document))
+        return EndpointFile(path, name, _checked(document))
     except ValidationError as err:
         problems = [f"{path}:{lines.line(place)}: {text}" for place, text in _problems(err)]
         return EndpointFile(path, name, None, tuple(problems))
+    except InvalidSpec as err:
+        return EndpointFile(path, name, None, (f"{path}: {err.message}",))
 
 
 def read_document(document: object) -> EndpointSpec:
@@ -89,10 +97,25 @@ def read_document(document: object) -> EndpointSpec:
         InvalidSpec: With one problem for each field that is wrong.
     """
     try:
-        return EndpointSpec.model_validate(document, extra="ignore")
+        return _checked(document, extra="ignore")
     except ValidationError as err:
         problems = tuple(text for _, text in _problems(err))
         raise InvalidSpec("; ".join(problems), problems) from None
+
+
+def _checked(document: object, extra: Literal["forbid", "ignore"] = "forbid") -> EndpointSpec:
+    spec = EndpointSpec.model_validate(document, extra=extra)
+    try:
+        orjson.dumps(spec.document())
+    except (TypeError, ValueError, RecursionError) as err:
+        raise InvalidSpec(f"cannot be kept as JSON: {err}") from None
+    return spec
+
+
+def _read(path: Path) -> str:
+    if (size_bytes := path.stat().st_size) > MAX_FILE_BYTES:
+        raise OSError(f"{size_bytes} bytes are too many for an endpoint; at most {MAX_FILE_BYTES}")
+    return path.read_text("utf-8")
 
 
 def _claimed_once(file: EndpointFile, claimants: list[EndpointFile]) -> EndpointFile:
@@ -116,6 +139,10 @@ def _parse(text: str) -> tuple[Any, _Lines]:
 
 
 def _note(node: yaml.Node, place: Place, lines: _Lines) -> None:
+    if isinstance(node, yaml.CollectionNode):
+        if id(node) in lines.seen:
+            raise yaml.constructor.ConstructorError(None, None, "aliases are not taken; write it out", node.start_mark)
+        lines.seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             here = (*place, str(key.value))

@@ -1,10 +1,11 @@
 """Our additions to a served entity: which engine runs a foundation model, and how any model is reached."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from llmops.endpoints.document import Document
+from llmops.endpoints.weights import parse
 from llmops.protocol.task import Task
 
 #: A served entity whose ``entity_name`` begins with this is a foundation model; others are registered models.
@@ -14,6 +15,11 @@ PREFIX = "llmops."
 Vendor = Literal[
     "vllm", "ollama", "groq", "mistral", "deepseek", "xai", "openrouter", "together", "fireworks", "cerebras", "nvidia"
 ]
+
+
+def _source(value: str) -> str:
+    parse(value)
+    return value
 
 
 class Timeouts(Document):
@@ -46,11 +52,11 @@ class EntityExtras(Document):
     """
 
     engine: Literal["demo", "llama_cpp", "openai_compatible"] | None = None
-    source: str | None = None
+    source: Annotated[str, AfterValidator(_source)] | None = None
     task: Task | None = None
     model: str | None = None
     vendor: Vendor | None = None
-    api_base: str | None = Field(default=None, pattern=r"^https?://[^\s/]+")
+    api_base: str | None = Field(default=None, pattern=r"^https?://[^\s/{}@]+(/[^\s{}]*)?$")
     timeouts: Timeouts = Timeouts()
     context: int | None = Field(default=None, ge=128)
     parallel: int = Field(default=1, ge=1, le=64)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llmops.errors import EndpointNotReady
 
-REFERENCE = re.compile(r"^\{\{secrets/([\w.-]{1,128})/([\w.-]{1,128})\}\}$")
+REFERENCE = re.compile(r"\{\{secrets/([\w.-]{1,128})/([\w.-]{1,128})\}\}")
 #: A value read is used this long; a rotated key needs no endpoint change, only these seconds.
 CACHE_S = 5.0
 
@@ -22,7 +22,7 @@ def parse(reference: str) -> tuple[str, str]:
     Raises:
         ValueError: Not of the form ``{{secrets/scope/key}}``.
     """
-    match = REFERENCE.match(reference)
+    match = REFERENCE.fullmatch(reference)
     if match is None or ".." in reference:
         raise ValueError("not a secret reference; write {{secrets/<scope>/<key>}}")
     return match[1], match[2]
@@ -54,11 +54,14 @@ class Secrets:
         if cached is not None and time.monotonic() - cached[0] < CACHE_S:
             return cached[1]
         scope, key = parse(reference)
-        value = os.environ.get(variable(scope, key)) or self._file(scope, key)
+        value = (os.environ.get(variable(scope, key)) or self._file(scope, key) or "").strip()
         if not value:
             raise EndpointNotReady(
                 f"secret {scope}/{key} is missing: set the environment variable {variable(scope, key)} on the server"
             )
+        if "\n" not in value and not (value.isascii() and value.isprintable()):
+            # An HTTP client would show the value in its own error. Keys of several lines go into no header.
+            raise EndpointNotReady(f"secret {scope}/{key} holds characters that a header cannot carry; set it anew")
         self._cache[reference] = (time.monotonic(), value)
         return value
 
@@ -66,6 +69,6 @@ class Secrets:
         if self._directory is None:
             return None
         try:
-            return (self._directory / scope / key).read_text("utf-8").strip()
-        except OSError:
+            return (self._directory / scope / key).read_text("utf-8")
+        except (OSError, UnicodeDecodeError):
             return None

@@ -91,6 +91,8 @@ class Store:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+        # Reads never wait for a writer: the table of a worker is read on its loop.
+        self._reading = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0.2)
         self._lock = threading.Lock()
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")  # An endpoint that was acked survives a power loss.
@@ -99,18 +101,18 @@ class Store:
 
     def close(self) -> None:
         """Let go of the file."""
+        self._reading.close()
         self._db.close()
 
     def changed(self) -> bool:
-        """Whether another connection changed the store since this was last asked; True the first time."""
-        version = self._db.execute("PRAGMA data_version").fetchone()[0]
+        """Whether the store was changed since this was last asked; True the first time."""
+        version = self._reading.execute("PRAGMA data_version").fetchone()[0]
         before, self._seen = self._seen, version
         return bool(before != version)
 
     def all(self) -> list[StoredEndpoint]:
         """Every endpoint, by name."""
-        with self._lock:
-            rows = self._db.execute("SELECT * FROM endpoints ORDER BY name").fetchall()
+        rows = self._reading.execute("SELECT * FROM endpoints ORDER BY name").fetchall()
         return [_endpoint(row) for row in rows]
 
     def get(self, name: str) -> StoredEndpoint:
@@ -119,8 +121,7 @@ class Store:
         Raises:
             NotFound: There is none of that name.
         """
-        with self._lock:
-            row = self._db.execute("SELECT * FROM endpoints WHERE name = ?", (name,)).fetchone()
+        row = self._reading.execute("SELECT * FROM endpoints WHERE name = ?", (name,)).fetchone()
         if row is None:
             raise NotFound(f"Endpoint with name '{name}' does not exist.")
         return _endpoint(row)
@@ -193,8 +194,7 @@ class Store:
 
     def children(self) -> dict[str, Child]:
         """Every child process, by key."""
-        with self._lock:
-            rows = self._db.execute("SELECT key, state, address, message FROM children").fetchall()
+        rows = self._reading.execute("SELECT key, state, address, message FROM children").fetchall()
         return {row[0]: Child(*row) for row in rows}
 
     def put_child(self, child: Child) -> None:

@@ -11,6 +11,8 @@ from llmops.errors import BadRequest
 #: Larger bodies are refused, as Databricks refuses them.
 MAX_BODY_BYTES = 16 * 1024 * 1024
 
+_DEEPEST = 200
+
 #: Where a request goes, and with whose key, is the endpoint's business: a body that names it is refused.
 ROUTING_FIELDS = frozenset(
     {"api_base", "api_key", "api_type", "api_version", "base_url", "custom_llm_provider", "extra_headers", "headers"}
@@ -61,9 +63,9 @@ def read(raw: bytes) -> Invocation:
     for key in body:
         if key in ROUTING_FIELDS or key.startswith(_ROUTING_PREFIXES):
             raise BadRequest(f"'{key}' may not be sent: where a request goes is set by the endpoint, not by a request")
-    stream = body.get("stream", False)
+    stream = body.get("stream") or False
     if not isinstance(stream, bool):
-        raise BadRequest(f"'stream' must be true or false, not {orjson.dumps(stream).decode()[:40]}")
+        raise BadRequest("'stream' must be true or false")
     options = body.get("stream_options")
     context = _mapping(body.pop("usage_context", None), "usage_context")
     metadata = body.get("metadata")
@@ -89,9 +91,18 @@ def _object(raw: bytes) -> dict[str, Any]:
         raise BadRequest(f"the body is not JSON: {err}") from None
     if not isinstance(body, dict):
         raise BadRequest("the body must be a JSON object")
+    if raw.count(b"{") + raw.count(b"[") > _DEEPEST:
+        _refuse_depth(body)
     if "extra_params" in body:
         body.update(_mapping(body.pop("extra_params"), "extra_params"))
     return body
+
+
+def _refuse_depth(body: dict[str, Any]) -> None:
+    try:
+        orjson.dumps([[[[body]]]])  # The record wraps it, and must be written as JSON too.
+    except TypeError:
+        raise BadRequest("the body is nested too deeply; at most 250 levels are taken") from None
 
 
 def _mapping(value: Any, field: str) -> dict[str, Any]:
