@@ -1,0 +1,149 @@
+"""The fast path: a served entity that speaks OpenAI's wire, reached with its bytes passing through.
+
+Of the caller's body only the model is replaced; unknown fields survive by construction. Of the answer nothing changes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from llmops.errors import UpstreamMalformed
+from llmops.protocol.sse import DONE, Decoder
+from llmops.providers.provider import Answer, Call, Limits
+from llmops.providers.upstream import Body, Upstreams, refusal
+
+#: An answer that is larger is not passed on: it would be logged and traced. A stream is cut there; its chunks are
+#: kept until its end, several times as large as their bytes.
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+MAX_STREAM_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a call goes, with the key in its headers; made for one call, kept by nobody."""
+
+    url: str
+    headers: Mapping[str, str]
+    secret: str = ""
+
+    def hide(self, data: bytes) -> bytes:
+        """What an upstream sent, without the key it was sent: some repeat it in their errors."""
+        secret = self.secret.encode()
+        return data.replace(secret, b"***") if secret and secret in data else data
+
+
+class OpenAiCompatible:
+    """A provider behind one URL of OpenAI's wire.
+
+    Args:
+        who: The served entity, for messages.
+        model: Put in place of the caller's.
+        place: Asked at every call, so that a rotated key or a restarted engine needs no new provider. May raise
+            EndpointNotReady or Unavailable.
+    """
+
+    def __init__(self, who: str, model: str, place: Callable[[], Place], upstreams: Upstreams) -> None:
+        self._who = who
+        self._model = model
+        self._place = place
+        self._upstreams = upstreams
+
+    async def answer(self, call: Call) -> Answer:
+        """Ask for a whole answer; see `Provider`."""
+        place = self._place()
+        sent, headers, limit_s = self._body(call), _headers(call, place), call.limits.total_s
+        status, answered, body = await self._upstreams.fetch("POST", place.url, headers, sent, limit_s, self._who)
+        body = place.hide(body)
+        if not 200 <= status < 300:
+            raise refusal(status, answered, body, self._who)
+        return Answer(status, body, _document(body, self._who))
+
+    async def stream(self, call: Call) -> "EventStream":
+        """Ask for a streamed answer; see `Provider`."""
+        place, limits = self._place(), call.limits
+        sent, headers = self._body(call), _headers(call, place)
+        body = await self._upstreams.open(place.url, headers, sent, limits.first_byte_s, self._who)
+        status, answered = body.response.status, dict(body.response.headers.items())
+        kind = answered.get("content-type") or ""
+        if 200 <= status < 300 and kind.startswith("text/event-stream"):
+            return EventStream(body, limits, place, self._who)
+        text = place.hide(await body.read(limits.between_chunks_s))
+        await body.aclose()
+        if not 200 <= status < 300:
+            raise refusal(status, answered, text, self._who)
+        raise UpstreamMalformed(f"{self._who} answered a streamed request with {kind or 'no content type'}, not events")
+
+    def _body(self, call: Call) -> bytes:
+        body = {**call.body, "model": self._model}
+        if call.stream:
+            options = body.get("stream_options")
+            body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+        return orjson.dumps(body)
+
+
+class EventStream:
+    """A streamed answer of an OpenAI-compatible upstream; its owner is whoever asked for it."""
+
+    def __init__(self, body: Body, limits: Limits, place: Place, who: str) -> None:
+        self._body = body
+        self._decoder = Decoder()
+        self._limit_s = limits.first_byte_s
+        self._between_chunks_s = limits.between_chunks_s
+        self._place = place
+        self._who = who
+        self._size_bytes = 0
+        self._ended = False
+
+    async def next(self) -> list[bytes] | None:
+        """Wait for the next events; see `AnswerStream`.
+
+        ``[DONE]`` ends the stream whatever comes after it. A stream that just stops is given as it is: whether its
+        last chunk was the last one is for the relay to judge, which reads the chunks.
+        """
+        while not self._ended:
+            piece = await self._body.next(self._limit_s)
+            self._limit_s = self._between_chunks_s
+            events = self._decode(piece)
+            if DONE in events:
+                self._ended = True
+                events = events[: events.index(DONE)]
+            if events:
+                return events
+        return None
+
+    def _decode(self, piece: bytes | None) -> list[bytes]:
+        if piece is None:
+            self._ended = True
+            return self._decoder.close()
+        self._size_bytes += len(piece)
+        if self._size_bytes > MAX_STREAM_BYTES:
+            raise UpstreamMalformed(f"{self._who} sent more than {MAX_STREAM_BYTES} bytes; the rest is not taken")
+        try:
+            return [self._place.hide(event) for event in self._decoder.feed(piece)]
+        except ValueError as err:
+            raise UpstreamMalformed(f"{self._who}: {err}") from None
+
+    async def aclose(self) -> None:
+        """Let go of the connection."""
+        await self._body.aclose()
+
+
+def _headers(call: Call, place: Place) -> dict[str, str]:
+    return {"content-type": "application/json", **call.headers, **place.headers}
+
+
+def _document(body: bytes, who: str) -> Mapping[str, Any]:
+    if len(body) > MAX_ANSWER_BYTES:
+        raise UpstreamMalformed(f"{who} answered with {len(body)} bytes; at most {MAX_ANSWER_BYTES} are taken")
+    try:
+        document = orjson.loads(body)
+    except ValueError:
+        start = body[:60].decode("utf-8", "replace").strip()
+        raise UpstreamMalformed(f"{who} answered with something that is not JSON: {start!r}") from None
+    if not isinstance(document, dict):
+        raise UpstreamMalformed(f"{who} answered with JSON that is not an object")
+    if "error" in document and "choices" not in document and "data" not in document:
+        raise UpstreamMalformed(f"{who} answered 200 with an error: {orjson.dumps(document['error']).decode()[:500]}")
+    return document

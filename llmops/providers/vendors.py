@@ -1,0 +1,89 @@
+"""Who speaks OpenAI's wire: one row each, and how an entity becomes a place to send requests to.
+
+Two vendors that differ only by data differ by a row here. Address and header names come from this table and from the
+endpoint's document, never from a request.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from llmops.endpoints.external_model import CustomProviderConfig, OpenAiConfig
+from llmops.endpoints.served_entity import ServedEntity
+from llmops.protocol.task import PATH, Task
+
+#: Base URLs of the vendors and open-model servers that `llmops.vendor` can name.
+BASES: Mapping[str, str] = {
+    "vllm": "http://127.0.0.1:8000/v1",
+    "ollama": "http://127.0.0.1:11434/v1",
+    "groq": "https://api.groq.com/openai/v1",
+    "mistral": "https://api.mistral.ai/v1",
+    "deepseek": "https://api.deepseek.com/v1",
+    "xai": "https://api.x.ai/v1",
+    "openrouter": "https://openrouter.ai/api/v1",
+    "together": "https://api.together.xyz/v1",
+    "fireworks": "https://api.fireworks.ai/inference/v1",
+    "cerebras": "https://api.cerebras.ai/v1",
+    "nvidia": "https://integrate.api.nvidia.com/v1",
+}
+OPENAI_BASE = "https://api.openai.com/v1"
+#: External-model providers of the contract that speak OpenAI's wire; the others go over the litellm bridge.
+SPOKEN = frozenset({"openai", "databricks-model-serving", "custom"})
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the requests of one served entity go.
+
+    Attributes:
+        url: Whole URL of the task.
+        headers: Sent with every request; no secret among them.
+        secret_header: The header that carries the key, and what stands before it (``Bearer ``); None for no key.
+        reference: The secret reference of the key; None for no key.
+    """
+
+    url: str
+    headers: Mapping[str, str]
+    secret_header: tuple[str, str] | None = None
+    reference: str | None = None
+
+
+BEARER = ("authorization", "Bearer ")
+
+
+def target(entity: ServedEntity) -> Target:
+    """Where an entity that speaks OpenAI's wire is reached.
+
+    Args:
+        entity: An external model of a provider in SPOKEN, or a foundation model of engine ``openai_compatible``.
+    """
+    extras, model = entity.llmops, entity.external_model
+    base = (extras.api_base or BASES.get(extras.vendor or "", "")).rstrip("/")
+    if model is None:
+        return Target(base + PATH[entity.task], {})
+    if isinstance(model.config, OpenAiConfig):
+        return _openai(model.config, base, entity)
+    if isinstance(model.config, CustomProviderConfig):
+        return _custom(model.config, base, entity.task)
+    config = model.config.plain()
+    base = base or config["databricks_workspace_url"].rstrip("/") + "/serving-endpoints"
+    return Target(base + PATH[entity.task], {}, BEARER, model.config.references()["databricks_api_token"])
+
+
+def _openai(config: OpenAiConfig, base: str, entity: ServedEntity) -> Target:
+    base = base or (config.openai_api_base or OPENAI_BASE).rstrip("/")
+    if config.openai_api_type == "azure":
+        deployment, version = quote(config.openai_deployment_name or ""), quote(config.openai_api_version or "")
+        url = f"{base}/openai/deployments/{deployment}{PATH[entity.task]}?api-version={version}"
+        return Target(url, {}, ("api-key", ""), config.openai_api_key)
+    headers = {"openai-organization": config.openai_organization} if config.openai_organization else {}
+    return Target(base + PATH[entity.task], headers, BEARER, config.openai_api_key)
+
+
+def _custom(config: CustomProviderConfig, base: str, task: Task) -> Target:
+    url = config.custom_provider_url or base + PATH[task]
+    if config.bearer_token_auth is not None:
+        return Target(url, {}, BEARER, config.bearer_token_auth.token)
+    if config.api_key_auth is not None:
+        return Target(url, {}, (config.api_key_auth.key.lower(), ""), config.api_key_auth.value)
+    return Target(url, {})
