@@ -1,0 +1,58 @@
+"""Errors as bodies: one shape for Databricks and MLflow routes, one for OpenAI's."""
+
+import orjson
+
+from llmops.errors import LlmopsError
+
+Headers = list[tuple[bytes, bytes]]
+
+#: Source: ../shared/reference/databricks_contract.md 5.4
+_REPEATED = (
+    "Unexpected error",
+    "Please try again later or try a faster operation.",
+    "RPC token bucket limit has been exceeded",
+    "ClusterNotReadyException",
+    "Unknown worker environment",
+    "There is no worker environment with id",
+    "UnknownWorkerEnvironmentException",
+)
+
+#: OpenAI's ``type`` by status; others are ``api_error``.
+_OPENAI_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+
+
+def body(error: LlmopsError, path: str) -> bytes:
+    """The body of an error answer, in the shape of the route it goes back on.
+
+    Args:
+        path: Of the request; what begins with ``/v1/`` speaks OpenAI's shape.
+    """
+    message = _calm(error.message)
+    if path.startswith("/v1/"):
+        kind = _OPENAI_TYPES.get(error.status, "api_error")
+        code = error.error_code.lower()
+        return orjson.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})
+    return orjson.dumps({"error_code": error.error_code, "message": message})
+
+
+def _calm(message: str) -> str:
+    """A message without the words that make Databricks' SDK repeat a request for minutes, whatever its status."""
+    for words in _REPEATED:
+        message = message.replace(words, words.lower())
+    return message
+
+
+def headers(error: LlmopsError) -> Headers:
+    """The headers of an error answer: its type, when to come again, and the interaction it ended."""
+    out = [(b"content-type", b"application/json"), *error.headers]
+    if error.retry_after_s is not None:
+        out.append((b"retry-after", str(error.retry_after_s).encode()))
+    if error.status == 401:
+        out.append((b"www-authenticate", b"Bearer"))
+    return out
