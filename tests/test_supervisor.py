@@ -1,0 +1,82 @@
+"""The processes of `llmops serve`: started, watched, and gone when it is gone."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+from tests.conftest import NewServer
+from tests.server import demo, free_port
+
+
+def test_mlflows_own_server_shows_the_runs_and_ends_with_ours(new_server: NewServer) -> None:
+    port = free_port()
+    server = new_server(demo(), options=("--mlflow-ui-port", str(port)))
+
+    server.wait(lambda: _status(f"http://127.0.0.1:{port}/") == 200, timeout_s=90)
+
+    assert server.stop() == 0
+    assert _status(f"http://127.0.0.1:{port}/") is None
+
+
+def test_a_killed_worker_is_started_again_and_takes_its_spool_over(new_server: NewServer) -> None:
+    server = new_server(demo())
+    first = server.processes("routes.worker")[0]
+
+    first.send_signal(signal.SIGKILL)
+    first.wait(timeout=10)
+    server.wait(lambda: _status(f"{server.url}/ready") == 200)
+
+    assert server.ask("demo").status_code == 200
+    assert server.processes("routes.worker")[0].pid != first.pid
+
+
+def test_a_killed_server_leaves_no_process_behind(new_server: NewServer) -> None:
+    server = new_server(demo())
+
+    server.kill()  # Waits for the whole tree, and fails if one of it lives on.
+
+
+def test_a_second_server_on_one_data_directory_is_refused(new_server: NewServer) -> None:
+    server = new_server(demo())
+    command = [sys.executable, "-m", "llmops.cli.main", "serve", "--port", str(free_port())]
+    options = ("--configs", str(server.configs), "--data-dir", str(server.data_dir))
+
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr == f"llmops: another server uses {server.data_dir}; stop it, or name another --data-dir\n"
+
+
+def test_a_taken_port_is_one_clear_line(new_server: NewServer, tmp_path: Path) -> None:
+    server = new_server(demo())
+    port = server.url.rpartition(":")[2]
+    command = [sys.executable, "-m", "llmops.cli.main", "serve", "--port", port, "--configs", str(server.configs)]
+
+    done = subprocess.run(
+        [*command, "--data-dir", str(tmp_path / "other")], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"llmops: cannot listen on 127.0.0.1:{port}: Address already in use; choose another")
+
+
+def test_a_full_disk_never_changes_an_answer(new_server: NewServer) -> None:
+    """A file-size limit stands for the disk: SQLite sees the same error."""
+    server = new_server(demo(), limit_file_kb=400)
+    codes = [server.ask("demo", "x" * 20_000).status_code for _ in range(60)]
+
+    assert codes == [200] * 60
+    assert "event=interaction_lost" in server.logged()
+    ready = server.get("/ready")
+    assert ready.status_code == 503
+    assert ready.json()["interactions_lost"] > 0
+
+
+def _status(url: str) -> int | None:
+    try:
+        return httpx.get(url, timeout=5).status_code
+    except httpx.HTTPError:
+        return None
