@@ -12,8 +12,6 @@ import yaml
 from llmops.cli.main import COMMANDS
 from llmops.endpoints.foundation_model import EntityExtras, Vendor
 from llmops.endpoints.spec import EndpointSpec
-from llmops.settings import Settings
-from routes.app import create_app
 from tests.conftest import NewServer
 from tests.server import Server
 
@@ -99,8 +97,8 @@ def test_the_table_of_commands_is_complete() -> None:
     assert {command.split()[1] for command in _column("command | what it does")} == set(COMMANDS)
 
 
-def test_the_table_of_routes_is_complete(tmp_path: Path) -> None:
-    document = create_app(Settings(tmp_path)).app.openapi()
+def test_the_table_of_routes_is_complete(server: Server) -> None:
+    document = server.get("/openapi.json").json()
     routes = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
 
     assert _column("route | what") == routes
