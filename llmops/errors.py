@@ -215,7 +215,7 @@ class UpstreamStatus(UpstreamError):
 
 
 class SpoolError(Unavailable):
-    """The interaction cannot be written down, and by setting nothing unrecorded is served."""
+    """An interaction cannot be written down."""
 
 
 class CommandError(LlmopsError):

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 60.0
-#: A process that lived this long starts again without delay.
+#: A process that lived this long starts again after the first delay only.
 HEALTHY_AFTER_S = 30.0
 HEALTH_EVERY_S = 10.0
 HEALTH_LIMIT_S = 5.0

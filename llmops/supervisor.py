@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import IO
 
+import orjson
 from pydantic import ValidationError
 
 from llmops.endpoints.files import EndpointFile
@@ -32,6 +33,7 @@ from llmops.supervised import Command, Supervised
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.2
+READY_EVERY_S = 5.0
 #: A secret or a weights file may appear without a change of the store.
 LOOK_AGAIN_EVERY_S = 2.0
 WORKER_GRACE_S = 12.0
@@ -94,6 +96,7 @@ class Supervisor:
         tasks = [
             asyncio.create_task(self._keep_children(store, upstreams)),
             asyncio.create_task(self._greet(store, upstreams, ui)),
+            asyncio.create_task(self._watch_ready(upstreams)),
         ]
         try:
             await self._stop.wait()
@@ -154,6 +157,20 @@ class Supervisor:
         ui.append(self._supervised(_ui_command(settings, port), upstreams))
         ui[0].start()
         self._say(f"MLflow shows runs and traces at http://127.0.0.1:{port} in a few seconds")
+
+    async def _watch_ready(self, upstreams: Upstreams) -> None:
+        """Say on the terminal when interactions cannot be recorded any more, and when they can again.
+
+        The workers' own logs may lie on the disk that is full.
+        """
+        await _until_ready(upstreams, self._settings.url)
+        told = ""
+        while True:
+            await asyncio.sleep(READY_EVERY_S)
+            reason = await _not_ready(upstreams, self._settings.url)
+            if reason != told:
+                told = reason
+                self._say(f"not ready: {reason}" if reason else "ready again")
 
     def _worker_commands(self, listener: socket.socket) -> list[Command]:
         settings, fd = self._settings, listener.fileno()
@@ -241,6 +258,15 @@ async def _until_ready(upstreams: Upstreams, url: str) -> None:
             if status == 200:
                 return
         await asyncio.sleep(LOOK_EVERY_S / 4)
+
+
+async def _not_ready(upstreams: Upstreams, url: str) -> str:
+    """Why a worker is not ready; empty where it is."""
+    try:
+        status, _, body = await upstreams.fetch("GET", f"{url}/ready", {}, None, READY_EVERY_S, "the worker")
+        return "" if status == 200 else str(orjson.loads(body)["reason"])
+    except (UpstreamError, ValueError, KeyError) as err:
+        return str(err)
 
 
 async def _until_shipping(settings: Settings) -> None:

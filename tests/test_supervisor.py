@@ -73,6 +73,7 @@ def test_a_full_disk_never_changes_an_answer(new_server: NewServer) -> None:
     ready = server.get("/ready")
     assert ready.status_code == 503
     assert ready.json()["interactions_lost"] > 0
+    server.wait(lambda: "not ready: " in server.log.read_text())
 
 
 def _status(url: str) -> int | None:

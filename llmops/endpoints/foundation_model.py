@@ -46,7 +46,7 @@ class EntityExtras(Document):
         model: The name the engine or server knows the model by; default: entity_name without ``llmops.``.
         vendor: A server or vendor that speaks OpenAI's wire, by name.
         api_base: Base URL, in place of the vendor's own (for example ``http://127.0.0.1:8000/v1``).
-        context: Tokens of context of the local engine; default: what the model was trained with.
+        context: Tokens of context of the local engine; default: 8192, of an embedding model 2048.
         parallel: Requests the local engine works on at once.
         threads: CPU threads of the local engine; default: its own choice.
     """

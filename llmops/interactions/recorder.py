@@ -168,7 +168,7 @@ class Recording:
         self._closed = True
         asked, invocation = self._asked, self.invocation
         entity, provider, model = self.served or (None, None, None)
-        # With an unreadable body the endpoint of the path may still be known; the record says so.
+        # What came with an unreadable body is logged with the calls of unknown names, whatever the path said.
         interaction = Interaction(
             interaction_id=self.interaction_id,
             endpoint=self.endpoint,
