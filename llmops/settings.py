@@ -161,18 +161,18 @@ def reach_loopback_directly() -> None:
 
 
 def use_shipped_vocabulary() -> None:
-    """Point tiktoken at the vocabularies inside the litellm package, so that it needs no network.
-
-    litellm itself is not imported.
-    """
-    spec = importlib.util.find_spec("litellm")
-    for folder in spec.submodule_search_locations or () if spec else ():
-        os.environ.setdefault("TIKTOKEN_CACHE_DIR", str(Path(folder) / "litellm_core_utils" / "tokenizers"))
+    """Point tiktoken at the vocabularies inside the litellm package, so that it needs no network."""
+    for folder in _litellm_folders():
+        os.environ.setdefault("TIKTOKEN_CACHE_DIR", str(folder / "litellm_core_utils" / "tokenizers"))
 
 
 def price_list() -> Path | None:
     """The price list inside the litellm package; None where the package has none."""
-    spec = importlib.util.find_spec("litellm")
-    folders = (spec.submodule_search_locations or []) if spec else []
-    found = (Path(folder) / "model_prices_and_context_window_backup.json" for folder in folders)
+    found = (folder / "model_prices_and_context_window_backup.json" for folder in _litellm_folders())
     return next((path for path in found if path.is_file()), None)
+
+
+def _litellm_folders() -> list[Path]:
+    """Where the litellm package lies, without importing it; empty where it is not installed."""
+    spec = importlib.util.find_spec("litellm")
+    return [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []

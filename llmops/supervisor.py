@@ -153,7 +153,7 @@ class Supervisor:
         if not settings.mlflow_ui or settings.tracking_uri.startswith("http"):
             return
         await _until_shipping(settings)
-        port = settings.mlflow_ui_port or _free_port()
+        port = settings.mlflow_ui_port or free_port()
         ui.append(self._supervised(_ui_command(settings, port), upstreams))
         ui[0].start()
         self._say(f"MLflow shows runs and traces at http://127.0.0.1:{port} in a few seconds")
@@ -279,7 +279,8 @@ async def _until_shipping(settings: Settings) -> None:
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

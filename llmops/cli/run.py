@@ -1,6 +1,5 @@
 """`llmops run`, behind `make run`: the whole walk once, from an endpoint file to an MLflow run."""
 
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from llmops.interactions.mlflow_reader import MlflowReader
 from llmops.protocol import chat as chat_wire
 from llmops.providers.model_files import locate
 from llmops.settings import ClientSettings, Settings, server_settings
+from llmops.supervisor import free_port
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ def run(endpoint: str | None, prompt: str, configs: Path, data_dir: Path | None)
     Without ENDPOINT: local-qwen3 when its weights are here, else demo. On a terminal the chat opens then; without one
     the command ends when the run is in MLflow.
     """
-    settings = server_settings(data_dir=data_dir, port=_free_port(), configs=configs, mlflow_ui=sys.stdin.isatty())
+    settings = server_settings(data_dir=data_dir, port=free_port(), configs=configs, mlflow_ui=sys.stdin.isatty())
     name = endpoint or _default(configs, settings)
     with _server(settings, configs) as client:
         client_request_id = str(uuid.uuid4())
@@ -126,7 +126,7 @@ def _server(settings: Settings, configs: Path) -> Iterator[Client]:
         # On a leash: when this process is gone, however it ended, the server goes too.
         command = [sys.executable, "-m", "llmops.leash", sys.executable, "-m", "llmops.cli.main", "serve"]
         process = subprocess.Popen([*command, *options, *ui], stdin=subprocess.PIPE, stdout=log, stderr=log)
-    client = Client(ClientSettings(f"http://127.0.0.1:{settings.port}", server_settings().token))
+    client = Client(ClientSettings(settings.url, settings.token))
 
     def ready() -> bool:
         if process.poll() is not None:
@@ -158,10 +158,3 @@ def _until(ask: Callable[[], T | None], limit_s: float, otherwise: str) -> T:
 def _last_line(path: Path) -> str:
     lines = path.read_text("utf-8", "replace").strip().splitlines()
     return (lines[-1] if lines else "the server ended without a word").removeprefix("llmops: ")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

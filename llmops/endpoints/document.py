@@ -1,9 +1,12 @@
 """The base of every model of the endpoint document."""
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+#: Where requests go: no credentials in it, no template.
+Url = Annotated[str, Field(pattern=r"^https?://[^\s/{}@]+(/[^\s{}]*)?$")]
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from llmops.endpoints.document import Document
+from llmops.endpoints.document import Document, Url
 from llmops.endpoints.secrets import REFERENCE, parse
 from llmops.protocol.task import Task
 
@@ -18,8 +18,6 @@ def _reference(value: str) -> str:
 
 
 SecretRef = Annotated[str, AfterValidator(_reference)]
-#: Where requests go: no credentials in it, no template.
-Url = Annotated[str, Field(pattern=r"^https?://[^\s/{}@]+(/[^\s{}]*)?$")]
 #: What may stand in a header.
 Token = Annotated[str, Field(pattern=r"^[\w.-]+$")]
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from llmops.endpoints.document import Document
+from llmops.endpoints.document import Document, Url
 from llmops.endpoints.weights import parse
 from llmops.protocol.task import Task
 
@@ -56,7 +56,7 @@ class EntityExtras(Document):
     task: Task | None = None
     model: str | None = None
     vendor: Vendor | None = None
-    api_base: str | None = Field(default=None, pattern=r"^https?://[^\s/{}@]+(/[^\s{}]*)?$")
+    api_base: Url | None = None
     timeouts: Timeouts = Timeouts()
     context: int | None = Field(default=None, ge=128)
     parallel: int = Field(default=1, ge=1, le=64)
