@@ -1,108 +1,124 @@
-"""One batch on its way from a spool to the sinks: leased, priced, delivered, settled."""
+"""One batch on its way from a spool to one sink: leased, prepared, delivered, settled."""
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Generic, NamedTuple, TypeVar
 
 from llmops.errors import Unavailable
-from llmops.interactions.pricing import PriceList
 from llmops.interactions.sink import Delivered, Outcome, Refused, Retry, Sink
-from llmops.interactions.spool import ALONE_FROM_TRIES, Leased, SpoolReader
+from llmops.interactions.spool import Leased, Record
+from llmops.interactions.spool_reader import ALONE_FROM_STRIKES, SpoolReader
 
 logger = logging.getLogger(__name__)
 
-#: After so many tries, about ten minutes, a record is buried, if the sinks take others.
-_MAX_TRIES = 16
+#: After so many tries, about ten minutes, a record is buried, if the sink takes others.
+_MAX_STRIKES = 16
 #: What a record waits that fails alone; doubled each time.
 _FIRST_WAIT_MS, _MOST_WAIT_MS = 500, 60_000
 
+T = TypeVar("T", bound=Record)
 
-class Delivery:
-    """Brings batches to sinks, and settles every record by what the sinks say of it.
 
-    Args:
-        sinks: A record is delivered when every one of them has it; length >= 1.
+class Shipment(NamedTuple):
+    """What came of one batch.
+
+    Attributes:
+        arrived: How many records the sink has now.
+        more: Whether the next batch should follow at once. A few fresh records are worth a wait: every batch takes the
+            lock that the worker needs to append.
     """
 
-    def __init__(self, sinks: Sequence[Sink], prices: PriceList) -> None:
-        self._sinks = sinks
-        self._prices = prices
-        #: Whether the sinks took or refused something since they last took nothing.
+    arrived: int
+    more: bool
+
+
+class Delivery(Generic[T]):
+    """Brings batches to a sink, and settles every record by what the sink says of it.
+
+    Args:
+        prepare: Completes a record before it is delivered, with its price for example.
+    """
+
+    def __init__(self, sink: Sink[T], prepare: Callable[[T], T]) -> None:
+        self._sink = sink
+        self._prepare = prepare
+        #: Whether the sink took or refused something since it last took nothing.
         self._heard = False
         self._crash = ""
 
-    def ship(self, reader: SpoolReader, now_ms: int | None) -> int | None:
+    def ship(self, reader: SpoolReader[T], *, patient: bool = True) -> Shipment | None:
         """Ship one batch of a spool.
 
         Args:
-            now_ms: As for `SpoolReader.lease`.
+            patient: As for `SpoolReader.lease`.
 
         Returns:
-            How many records arrived; None where there was none to ship.
+            What arrived; None where there was none to ship.
 
         Raises:
-            Unavailable: No record was taken or refused: a sink is away. They are back in the spool.
+            Unavailable: No record was taken or refused: the sink is away. They are back in the spool.
             SpoolError: The spool cannot be read or written.
         """
-        batch = reader.lease(min(sink.batch for sink in self._sinks), now_ms)
+        limit = self._sink.batch
+        batch = reader.lease(limit, _now_ms(), patient=patient, linger_s=self._sink.linger_s)
         if not batch:
             return None
-        return self._settle(reader, batch, self._outcomes(batch))
-
-    def _outcomes(self, batch: Sequence[Leased]) -> list[Outcome]:
         try:
-            priced = [self._priced(leased) for leased in batch]
-            answers = [sink.deliver(priced) for sink in self._sinks]
+            outcomes = self._outcomes(batch)
         except Unavailable as err:
-            reason = err.message
+            self._heard = False
+            reader.release(batch, err.message, 0, blamed=False)
+            raise
+        more = len(batch) == limit or batch[0].tries > 1
+        return Shipment(self._settle(reader, batch, outcomes), more)
+
+    def _outcomes(self, batch: Sequence[Leased[T]]) -> list[Outcome]:
+        try:
+            outcomes = self._sink.deliver([replace(one, record=self._prepare(one.record)) for one in batch])
+            if len(outcomes) != len(batch):
+                raise RuntimeError(f"{self._sink.name} gave {len(outcomes)} outcomes for {len(batch)} records")
+        except Unavailable:
+            raise
         except Exception as err:  # The outer wall: one bad record must not end the shipper.
             reason = f"{type(err).__name__} while delivering"
             if reason != self._crash:
-                logger.exception("event=delivery_failed reason=%r", reason)
+                logger.exception("event=delivery_failed sink=%s reason=%r", self._sink.name, reason)
             self._crash = reason
-        else:
-            return [_worst(outcomes) for outcomes in zip(*answers, strict=True)]
-        return [Retry(reason)] * len(batch)
+            return [Retry(reason)] * len(batch)
+        return outcomes
 
-    def _priced(self, leased: Leased) -> Leased:
-        one = leased.interaction
-        if one.cost_usd is not None:
-            return leased
-        cost_usd = self._prices.price(one.model, one.provider, one.usage)
-        return replace(leased, interaction=replace(one, cost_usd=cost_usd))
-
-    def _settle(self, reader: SpoolReader, batch: Sequence[Leased], outcomes: Sequence[Outcome]) -> int:
-        delivered = [leased for leased, outcome in zip(batch, outcomes, strict=True) if isinstance(outcome, Delivered)]
+    def _settle(self, reader: SpoolReader[T], batch: Sequence[Leased[T]], outcomes: Sequence[Outcome]) -> int:
+        pairs = list(zip(batch, outcomes, strict=True))
+        delivered = [leased for leased, outcome in pairs if isinstance(outcome, Delivered)]
         reader.ack(delivered)
         self._heard = self._heard or any(not isinstance(outcome, Retry) for outcome in outcomes)
-        for leased, outcome in zip(batch, outcomes, strict=True):
+        for leased, outcome in pairs:
             match outcome:
                 case Refused(reason):
-                    _bury(reader, leased, reason)
-                case Retry(reason) if leased.tries >= _MAX_TRIES and self._heard:
-                    _bury(reader, leased, f"failed {leased.tries} times: {reason}")
+                    self._bury(reader, leased, reason)
+                case Retry(reason) if leased.strikes >= _MAX_STRIKES and self._heard:
+                    self._bury(reader, leased, f"failed {leased.strikes} times: {reason}")
                 case Retry(reason):
-                    reader.release([leased], reason, time.time_ns() // 1_000_000 + _wait_ms(leased.tries))
+                    reader.release([leased], reason, _now_ms() + _wait_ms(leased.strikes))
         reasons = [outcome.reason for outcome in outcomes if isinstance(outcome, Retry)]
         if len(reasons) == len(batch):
             self._heard = False
             raise Unavailable(reasons[0])
         return len(delivered)
 
-
-def _bury(reader: SpoolReader, leased: Leased, reason: str) -> None:
-    reader.bury([leased], reason)
-    logger.error("event=dead_letter interaction_id=%s reason=%r", leased.interaction.interaction_id, reason)
-
-
-def _worst(outcomes: Sequence[Outcome]) -> Outcome:
-    """What several sinks say of one record: first of all it is tried again, so that no sink misses it."""
-    by_rank = [outcome for kind in (Retry, Refused) for outcome in outcomes if isinstance(outcome, kind)]
-    return by_rank[0] if by_rank else Delivered()
+    def _bury(self, reader: SpoolReader[T], leased: Leased[T], reason: str) -> None:
+        reader.bury(leased, reason)
+        name, interaction_id = self._sink.name, leased.record.interaction_id
+        logger.error("event=dead_letter sink=%s interaction_id=%s reason=%r", name, interaction_id, reason)
 
 
-def _wait_ms(tries: int) -> int:
+def _wait_ms(strikes: int) -> int:
     """Nothing while it may be another record's fault; one that failed alone waits, or it would be all we try."""
-    alone = tries - ALONE_FROM_TRIES
+    alone = strikes - ALONE_FROM_STRIKES
     return min(_FIRST_WAIT_MS << (alone - 1), _MOST_WAIT_MS) if alone > 0 else 0
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,11 +1,14 @@
 """An interaction as MLflow's run: pure mapping, one record always gives the same entities.
 
-That is what makes writing twice harmless: names, values and times come from the record, none from the clock.
+That is what makes writing twice harmless: names, values and times come from the record, none from the clock. What some
+database would refuse is made to fit here, so that every writer stores the same.
 
 Source: ../shared/design.md 6 (the table)
 """
 
 import hashlib
+import math
+import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,10 +16,12 @@ from typing import Any
 
 import orjson
 from mlflow.entities import Metric, Param, RunStatus, RunTag
+from mlflow.utils.mlflow_tags import MLFLOW_USER
 
 from llmops.interactions.record import Interaction
 from llmops.protocol import chat, completions, embeddings
 from llmops.protocol.task import Task
+from llmops.protocol.wires import WIRES
 
 #: Experiments of ours begin with this.
 EXPERIMENT_PREFIX = "llmops/"
@@ -27,9 +32,14 @@ ID_TAG = "llmops.interaction_id"
 #: The tag the run of a session is found by; no run of an interaction has it.
 SESSION_TAG = "llmops.session"
 
-#: MLflow's own limits are 6000, 8000 and twice 250 characters, and 100 params in one call.
-_PARAM_CHARS, _TAG_CHARS, _KEY_CHARS, _NAME_CHARS, _MAX_PARAMS = 6000, 8000, 250, 250, 100
+#: MLflow's own limits are 6000, 8000, twice 250 and 256 characters, and 100 params in one call.
+_PARAM_CHARS, _TAG_CHARS, _KEY_CHARS, _NAME_CHARS, _USER_CHARS, _MAX_PARAMS = 6000, 8000, 250, 250, 256, 100
 _PREVIEW_CHARS = 1000
+_PROMPTS = {
+    str(Task.CHAT): chat.last_user_text,
+    str(Task.COMPLETIONS): completions.prompt_text,
+    str(Task.EMBEDDINGS): embeddings.prompt_text,
+}
 _NOT_IN_A_KEY = re.compile(r"[^\w\-. /:]")
 
 
@@ -80,11 +90,11 @@ def session_entities(interaction: Interaction) -> SessionEntities | None:
     key = hashlib.sha256(session.encode()).hexdigest()[:32]
     return SessionEntities(
         key=key,
-        name=session[:_NAME_CHARS],
-        user=interaction.user or "",
+        name=cut(session, _NAME_CHARS),
+        user=cut(interaction.user or "", _USER_CHARS),
         start_ms=start_ms(interaction),
         end_ms=end_ms(interaction),
-        tags=[RunTag(SESSION_TAG, key), RunTag("session", session[:_TAG_CHARS])],
+        tags=[RunTag(SESSION_TAG, key), RunTag("session", cut(session, _TAG_CHARS))],
     )
 
 
@@ -93,14 +103,18 @@ def run_entities(interaction: Interaction) -> RunEntities:
     name = f"{interaction.endpoint if interaction.known else REJECTED}-{interaction.interaction_id[-8:]}"
     return RunEntities(
         experiment=experiment_name(interaction),
-        name=name,
-        user=interaction.user or "",
+        name=cut(name, _NAME_CHARS),
+        user=cut(interaction.user or "", _USER_CHARS),
         start_ms=start_ms(interaction),
         end_ms=end_ms(interaction),
         status=_status(interaction),
-        params=[Param(key, value[:_PARAM_CHARS]) for key, value in _params(interaction).items()],
-        metrics=[Metric(key, float(value), end_ms(interaction), 0) for key, value in _metrics(interaction)],
-        tags=[RunTag(key, value[:_TAG_CHARS]) for key, value in _tags(interaction).items() if value],
+        params=[Param(key, cut(value, _PARAM_CHARS)) for key, value in _params(interaction).items()],
+        metrics=[
+            Metric(key, float(value), end_ms(interaction), 0)
+            for key, value in _metrics(interaction)
+            if math.isfinite(value)
+        ],
+        tags=[RunTag(key, cut(value, _TAG_CHARS)) for key, value in _tags(interaction).items() if value],
     )
 
 
@@ -122,20 +136,24 @@ def end_ms(interaction: Interaction) -> int:
 def prompt_preview(interaction: Interaction) -> str:
     """What was asked, in at most 1000 characters: the last message of the user, the prompt, or the texts."""
     body = _object(interaction.request)
-    texts = {
-        Task.CHAT: chat.last_user_text,
-        Task.COMPLETIONS: completions.prompt_text,
-        Task.EMBEDDINGS: embeddings.prompt_text,
-    }
-    read = texts.get(Task(interaction.task)) if interaction.task in tuple(Task) else None
-    return ((read(body) if read else "") or interaction.request)[:_PREVIEW_CHARS]
+    if interaction.wire in WIRES:
+        return cut(WIRES[interaction.wire].last_user_text(body) or interaction.request, _PREVIEW_CHARS)
+    read = _PROMPTS.get(interaction.task or "")
+    return cut((read(body) if read else "") or interaction.request, _PREVIEW_CHARS)
 
 
 def response_preview(interaction: Interaction) -> str:
     """What was answered, in at most 1000 characters: the text, or the message of the failure."""
     body = _object(interaction.response or "")
+    if interaction.wire in WIRES:
+        return cut(WIRES[interaction.wire].answer_text(body) or interaction.message or "", _PREVIEW_CHARS)
     answer = completions.answer_text if interaction.task == Task.COMPLETIONS else chat.answer_text
-    return (answer(body) or interaction.message or "")[:_PREVIEW_CHARS]
+    return cut(answer(body) or interaction.message or "", _PREVIEW_CHARS)
+
+
+def cut(text: str, most_chars: int) -> str:
+    """A text as every database takes it: at most so long, and without NUL, which PostgreSQL cannot hold."""
+    return text[:most_chars].replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _status(interaction: Interaction) -> str:
@@ -154,8 +172,8 @@ def _params(interaction: Interaction) -> dict[str, str]:
         "task": interaction.task,
         "stream": interaction.stream,
     }
-    # Ours win over a sampling parameter of the same name; what MLflow cannot hold of a caller's key is replaced.
-    sampling = {_NOT_IN_A_KEY.sub("_", key)[:_KEY_CHARS]: value for key, value in interaction.params.items()}
+    # Ours win over a sampling parameter of the same name.
+    sampling = {_key(key): value for key, value in interaction.params.items()}
     params = {key: _text(value) for key, value in {**own, **sampling, **own}.items() if value not in (None, "")}
     return dict(list(params.items())[:_MAX_PARAMS])
 
@@ -186,6 +204,8 @@ def _tags(interaction: Interaction) -> dict[str, str | None]:
         "error_code": interaction.error_code,
         "error_message": interaction.message,
         "user": interaction.user,
+        # Whom MLflow's page of a run names as its maker.
+        MLFLOW_USER: interaction.user,
         "session": interaction.session,
         "client_request_id": interaction.client_request_id,
         "wire": interaction.wire,
@@ -196,6 +216,17 @@ def _tags(interaction: Interaction) -> dict[str, str | None]:
         "prompt": prompt_preview(interaction),
         "response": response_preview(interaction),
     }
+
+
+def _key(text: str) -> str:
+    """A caller's name as MLflow takes it, which wants one that could be a path: not empty, not ``a//b`` or ``../a``.
+
+    Source: mlflow 3.17.2 utils/validation.py (validate_param_and_metric_name, path_not_unique)
+    """
+    key = _NOT_IN_A_KEY.sub("_", text)[:_KEY_CHARS]
+    if key.startswith(("/", "..")) or posixpath.normpath(key) in (".", "..") or posixpath.normpath(key) != key:
+        key = key.replace("/", "_")
+    return "_" if key in ("", ".", "..") else key
 
 
 def _text(value: Any) -> str:

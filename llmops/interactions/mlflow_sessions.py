@@ -1,6 +1,8 @@
 """The runs of chat sessions: one for each session of an experiment, the parent of the runs of its interactions."""
 
+import threading
 from collections import OrderedDict
+from concurrent.futures import Future
 
 from mlflow.entities import Run, RunStatus, ViewType
 from mlflow.store.tracking.abstract_store import AbstractStore
@@ -9,7 +11,7 @@ from llmops.interactions.mlflow_entities import SESSION_TAG, SessionEntities
 
 
 class Sessions:
-    """Finds the run of a session, or makes it. Used by one thread.
+    """Finds the run of a session, or makes it. Safe from any thread: those that meet at one session wait for the first.
 
     Two servers that write to one tracking store may make one each; the older one is found from then on.
 
@@ -20,20 +22,36 @@ class Sessions:
     def __init__(self, store: AbstractStore, most_known: int = 10_000) -> None:
         self._store = store
         self._most_known = most_known
-        self._run_ids: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._lock = threading.Lock()
+        self._run_ids: OrderedDict[tuple[str, str], Future[str]] = OrderedDict()
 
     def run_id(self, experiment_id: str, session: SessionEntities) -> str:
         """The id of the run of a session, which is there and ended when this returns.
 
         Raises:
             MlflowException: The store refuses, or is away.
+            Unavailable: The store is away.
         """
         known = (experiment_id, session.key)
-        run_id = self._run_ids.pop(known, None) or self._ended(self._run(experiment_id, session), session)
-        self._run_ids[known] = run_id
-        if len(self._run_ids) > self._most_known:
-            self._run_ids.popitem(last=False)
-        return run_id
+        with self._lock:
+            run_id = self._run_ids.pop(known, None)
+            first = run_id is None
+            self._run_ids[known] = run_id = run_id or Future()
+            if len(self._run_ids) > self._most_known:
+                self._run_ids.popitem(last=False)
+        if first:
+            self._settle(known, run_id, session)
+        return run_id.result()
+
+    def _settle(self, known: tuple[str, str], run_id: Future[str], session: SessionEntities) -> None:
+        try:
+            run_id.set_result(self._ended(self._run(known[0], session), session))
+        except BaseException as err:
+            # Who waits fails with us; who comes later tries again.
+            with self._lock:
+                self._run_ids.pop(known, None)
+            run_id.set_exception(err)
+            raise
 
     def _run(self, experiment_id: str, session: SessionEntities) -> Run:
         # One that somebody deleted counts: it is not brought back.

@@ -13,14 +13,14 @@ from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.store.db.utils import create_sqlalchemy_engine
 from mlflow.store.tracking.abstract_store import AbstractStore
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from mlflow.tracing.client import TracingClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from llmops.errors import Unavailable
+from llmops.interactions.mlflow_server import TrackingServer
 from llmops.interactions.sink import Refused, Retry
 from llmops.settings import Settings, export
 
-#: MLflow would repeat a request for minutes by itself, `create_run` included, which then makes two runs. We repeat.
+#: MLflow's own client, which readers use, would repeat a request for minutes by itself.
 _CLIENT_ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -30,8 +30,8 @@ _WRONG_VALUE = "INVALID_PARAMETER_VALUE"
 #: No credential, not allowed, too many requests.
 _NOT_THE_RECORD = frozenset({401, 403, 429})
 _REASON_CHARS = 300
-#: User and password in a URL.
-_CREDENTIALS = re.compile(r"//[^/@\s]+@")
+#: User and password in a URL; a password may have an @ in it.
+_CREDENTIALS = re.compile(r"//[^/\s]+@")
 
 
 def open_store(settings: Settings) -> AbstractStore:
@@ -50,11 +50,13 @@ def open_store(settings: Settings) -> AbstractStore:
     # It logs every failure with its stack and the statement's values, prompts among them.
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)
     try:
-        store = _open_database(settings) if scheme in DATABASE_ENGINES else TracingClient(uri).store
-        store.search_experiments(max_results=1)
+        if scheme in DATABASE_ENGINES:
+            return _open_database(settings)
+        server = TrackingServer(uri)
+        server.check()
+        return server
     except (MlflowException, SQLAlchemyError, ImportError) as err:
         raise Unavailable(_reason(err)) from err
-    return store
 
 
 def _open_database(settings: Settings) -> AbstractStore:
@@ -62,7 +64,9 @@ def _open_database(settings: Settings) -> AbstractStore:
     if settings.tracking_uri == f"sqlite:///{ours}" and not ours.exists():
         _make(ours, settings.artifact_root)
     _probe(settings.tracking_uri)
-    return SqlAlchemyStore(settings.tracking_uri, settings.artifact_root)
+    store = SqlAlchemyStore(settings.tracking_uri, settings.artifact_root)
+    store.search_experiments(max_results=1)
+    return store
 
 
 def _make(path: Path, artifact_root: str) -> None:

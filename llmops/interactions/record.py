@@ -57,7 +57,7 @@ class Interaction:
         interaction_id: UUIDv7, 32 hex digits, made by the server.
         endpoint: The name the caller gave; empty where the body could not be read.
         known: Whether an endpoint of that name existed; the others are logged together.
-        wire: How the caller spoke: databricks, openai, gateway.
+        wire: How the caller spoke: databricks, openai, gateway, messages, responses.
         received_ns: Epoch nanoseconds, UTC.
         first_byte_ms: After received; None where no byte of an answer was sent.
         latency_ms: From received to the last byte, or to the end of the story.
@@ -67,6 +67,12 @@ class Interaction:
         request: The body as it came, decoded; at most 16 MB.
         response: The body of the answer; a streamed one joined into one response; None where there was none.
         cost_usd: None until priced, and where no price is known.
+        served_entity_id: 32 hex digits, as the endpoint's document names it; None where none was tried.
+        content: everything, or metadata: then request, response, params and previews are empty.
+        masked: Whether personal data was masked before this was written down.
+        payload_table: ``catalog.schema.prefix_payload`` the payload goes to; None where it goes to none.
+        sampling_fraction: Share of interactions that go to that table, 0 to 1.
+        usage_tracked: Whether it counts in the usage tables.
     """
 
     interaction_id: str
@@ -98,6 +104,12 @@ class Interaction:
     params: dict[str, Any] = field(default_factory=dict)
     usage_context: dict[str, str] = field(default_factory=dict)
     guardrails: tuple[dict[str, Any], ...] = ()
+    served_entity_id: str | None = None
+    content: str = "everything"
+    masked: bool = False
+    payload_table: str | None = None
+    sampling_fraction: float = 1.0
+    usage_tracked: bool = False
 
     @property
     def trace_id(self) -> str:

@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.store.tracking.abstract_store import AbstractStore
 
+from llmops.interactions.mlflow_schema import TESTED
 from llmops.interactions.mlflow_sink import MlflowSink
 from llmops.interactions.record import Interaction
 from llmops.interactions.sink import Outcome
@@ -15,16 +16,26 @@ from llmops.interactions.spool import Leased
 from llmops.settings import Settings
 
 
-def leased(interactions: Sequence[Interaction], tries: int = 1) -> list[Leased]:
+def leased(interactions: Sequence[Interaction], tries: int = 1) -> list[Leased[Interaction]]:
     """Records as the shipper hands them over."""
     return [Leased(interaction, tries, seq, Path("worker-0.db")) for seq, interaction in enumerate(interactions)]
 
 
 def delivered(settings: Settings, *interactions: Interaction, tries: int = 1) -> list[Outcome]:
     """Deliver records through a sink that has just been started."""
-    sink = MlflowSink(settings)
+    return opened(settings).deliver(leased(interactions, tries))
+
+
+def delivered_by_client(settings: Settings, *interactions: Interaction, tries: int = 1) -> list[Outcome]:
+    """Deliver records through MLflow's API, as where the SQL writer does not know the database."""
+    return opened(settings, frozenset()).deliver(leased(interactions, tries))
+
+
+def opened(settings: Settings, tested: frozenset[str] = TESTED) -> MlflowSink:
+    """A sink that has just been started."""
+    sink = MlflowSink(settings, tested)
     sink.open()
-    return sink.deliver(leased(interactions, tries))
+    return sink
 
 
 def all_runs(settings: Settings) -> list[Run]:

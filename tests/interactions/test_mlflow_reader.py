@@ -1,183 +1,383 @@
-"""What was logged, read back: by the reader, and through the command line."""
+"""What was logged, read back: the same through MLflow's API and from the tables of both databases.
+
+The stores are shared by all tests of this file; each test has an endpoint of its own.
+"""
 
 import json
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from mlflow import MlflowClient
+from mlflow.entities import AssessmentSource, Feedback
+from mlflow.tracing.client import TracingClient
 
-from llmops.cli.interactions import interactions as command
-from llmops.errors import CommandError, InvalidParameter, NotFound
+from llmops.errors import InvalidParameter, NotFound
 from llmops.interactions.logged import Wanted
+from llmops.interactions.logged_stats import Period
 from llmops.interactions.mlflow_reader import MlflowReader
-from llmops.interactions.mlflow_sink import MlflowSink
-from llmops.interactions.record import Interaction
-from llmops.interactions.spool import Leased, Spool
+from llmops.interactions.mlflow_schema import TESTED
+from llmops.interactions.record import Interaction, new_id
 from llmops.settings import Settings
-from tests.interactions.records import abandoned, embedded, failed, fallback, one_of_each, plain, streamed, unreadable
+from tests.interactions.deliveries import delivered, delivered_by_client
+from tests.interactions.records import abandoned, attempt, embedded, failed, fallback, plain, streamed, unreadable
+from tests.interactions.stores import new_stores
+from tests.tracking import MlflowServer
+
+KINDS = ("http", "api", "sqlite", "postgresql")
 
 
-def log(settings: Settings, interactions: list[Interaction]) -> MlflowReader:
-    sink = MlflowSink(settings)
-    sink.open()
-    sink.deliver([Leased(one, 1, seq, Path("worker-0.db")) for seq, one in enumerate(interactions)])
-    return MlflowReader(settings)
+class Log:
+    """A store, and the reader of one kind.
+
+    Args:
+        uri: Where it is read; where it is a server's, the same store is written without it, which is faster.
+    """
+
+    def __init__(self, settings: Settings, uri: str | None, tested: frozenset[str]) -> None:
+        self.settings = settings
+        self.reader = MlflowReader(replace(settings, mlflow_tracking_uri=uri), tested=tested)
+        self.endpoint = f"chat-{new_id()[-8:]}"
+
+    def add(self, *interactions: Interaction) -> list[Interaction]:
+        """Log these under the test's endpoint, but for those of no endpoint."""
+        mine = [replace(one, endpoint=self.endpoint) if one.known else one for one in interactions]
+        delivered(self.settings, *mine)
+        return mine
+
+    def ids(self, **wanted: Any) -> set[str]:
+        """The interactions of the test's endpoint that are found."""
+        found = self.reader.page(Wanted(**{"endpoint": self.endpoint, **wanted}), 100)
+        assert found.token is None
+        return {one.interaction_id for one in found.interactions}
 
 
-def ids(reader: MlflowReader, **wanted: Any) -> set[str]:
-    return {one.interaction_id for one in reader.page(Wanted(**wanted), 100).interactions}
+@pytest.fixture(scope="module", params=KINDS)
+def store(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path
+) -> Iterator[tuple[Settings, str | None, frozenset[str]]]:
+    folder, kind = tmp_path_factory.mktemp("stores"), request.param
+    with ExitStack() as stack:
+        if kind == "http":
+            settings = Settings(data_dir=folder)
+            uri: str | None = stack.enter_context(MlflowServer(folder, mlflow_template)).url
+        else:
+            database = "postgresql" if kind == "postgresql" else "sqlite"
+            (settings,) = stack.enter_context(new_stores(database, folder, mlflow_template))
+            uri = settings.mlflow_tracking_uri
+        delivered(settings, plain("other"))
+        yield settings, uri, frozenset() if kind == "api" else TESTED
 
 
-def test_interactions_are_listed_newest_first_page_by_page(settings: Settings) -> None:
-    logged = [replace(plain(), received_ns=(1_700_000_000 + second) * 10**9) for second in range(5)]
-    reader = log(settings, logged)
+@pytest.fixture
+def log(store: tuple[Settings, str | None, frozenset[str]]) -> Log:
+    return Log(*store)
 
-    first = reader.page(Wanted(), 3)
-    second = reader.page(Wanted(), 3, first.token)
+
+def at(second: int, **changes: Any) -> Interaction:
+    """A plain chat of that second."""
+    return replace(plain(), received_ns=(1_700_000_000 + second) * 10**9, **changes)
+
+
+def test_interactions_are_listed_newest_first_page_by_page(log: Log) -> None:
+    logged = log.add(*(at(second) for second in range(5)))
+    wanted = Wanted(endpoint=log.endpoint)
+
+    first = log.reader.page(wanted, 3)
+    second = log.reader.page(wanted, 3, first.token)
 
     listed = [one.interaction_id for one in (*first.interactions, *second.interactions)]
     assert listed == [one.interaction_id for one in reversed(logged)]
     assert second.token is None
 
 
-def test_an_interaction_comes_back_as_it_was_recorded(settings: Settings) -> None:
-    logged = replace(streamed(), cost_usd=0.25)
-    (found,) = log(settings, [logged]).page(Wanted(), 10).interactions
+def test_pages_over_all_endpoints_miss_nothing_of_one_moment(log: Log) -> None:
+    logged = log.add(*(replace(at(100), user=log.endpoint) for _ in range(7)))
+    found, token = [], None
+    while True:
+        page = log.reader.page(Wanted(user=log.endpoint), 2, token)
+        found += [one.interaction_id for one in page.interactions]
+        if (token := page.token) is None:
+            break
+
+    assert sorted(found) == sorted(one.interaction_id for one in logged)
+
+
+def test_an_interaction_comes_back_as_it_was_recorded(log: Log) -> None:
+    (logged,) = log.add(replace(streamed(), cost_usd=0.25))
+    (found,) = log.reader.page(Wanted(endpoint=log.endpoint), 10).interactions
 
     assert found.trace_id == logged.trace_id
     assert found.received_ms == logged.received_ns // 1_000_000
-    assert (found.endpoint, found.status, found.outcome) == ("chat", 200, "answered")
+    assert (found.endpoint, found.status, found.outcome) == (log.endpoint, 200, "answered")
     assert (found.latency_ms, found.first_token_ms) == (42.5, 17.25)
     assert (found.input_tokens, found.output_tokens, found.cost_usd) == (12, 6, 0.25)
     assert (found.prompt, found.response) == ("What is a spool?", "A reel for thread.")
 
 
-def test_every_filter_chooses(settings: Settings) -> None:
-    chat, other, down, vectors, nowhere = (
-        plain(),
-        replace(plain(), user="bob's", session="2"),
-        failed(),
-        embedded(),
-        unreadable(),
+def test_what_the_client_writer_wrote_is_read_too(log: Log) -> None:
+    logged = replace(plain(log.endpoint), user="client")
+    delivered_by_client(log.settings, logged)
+    log.add(plain())
+
+    assert log.ids(user="client") == {logged.interaction_id}
+    assert log.reader.show(logged.interaction_id).attempts == logged.attempts
+    assert log.reader.stats(Wanted(endpoint=log.endpoint))[0].requests == 2
+
+
+FILTERS: list[dict[str, Any]] = [
+    {"user": "bob's"},
+    {"session": 'a "session"'},
+    {"client_request_id": """both ' and " of \\ them"""},
+    {"model": "gpt_4o%"},
+    {"served_entity": "other"},
+    {"provider": "anthropic"},
+]
+
+
+@pytest.mark.parametrize("wanted", FILTERS, ids=lambda wanted: next(iter(wanted)))
+def test_a_text_is_found_exactly_whatever_it_is_made_of(log: Log, wanted: dict[str, Any]) -> None:
+    ((key, value),) = wanted.items()
+    others: list[dict[str, Any]] = [{}, {key: value + "x"}, {key: "gptx4ox"}]
+    (logged, *_) = log.add(*(replace(plain(), **changes) for changes in (wanted, *others)))
+
+    assert log.ids(**wanted) == {logged.interaction_id}
+    assert log.ids(**{key: f"x' OR '1'='1' -- {value}"}) == set()
+    assert log.ids(**{key: value[:-1] + "%"}) == ({logged.interaction_id} if value.endswith("%") else set())
+
+
+def test_interactions_are_found_by_how_they_ended(log: Log) -> None:
+    good, down, gone, slow, cheap = (
+        one.interaction_id
+        for one in log.add(
+            plain(),
+            failed(),
+            abandoned(),
+            replace(failed(), status=504, latency_ms=9000.0),
+            replace(plain(), cost_usd=0.002),
+        )
     )
-    old = replace(plain(), received_ns=10**18)
-    reader = log(settings, [chat, other, down, vectors, nowhere, old])
 
-    assert ids(reader, endpoint="vectors") == {vectors.interaction_id}
-    assert ids(reader, endpoint="_rejected") == {nowhere.interaction_id}
-    assert ids(reader, endpoint="none") == set()
-    assert ids(reader, user="bob's") == {other.interaction_id}
-    assert ids(reader, session="2") == {other.interaction_id}
-    assert ids(reader, status=502) == {down.interaction_id}
-    assert ids(reader, client_request_id=chat.client_request_id) == {chat.interaction_id}
-    assert old.interaction_id not in ids(reader, since_ms=chat.received_ns // 1_000_000)
-    assert [one.interaction_id for one in reader.find_by_request_id(str(down.client_request_id))] == [
-        down.interaction_id
-    ]
+    assert log.ids(status="502") == {down}
+    assert log.ids(status="5xx") == {down, slow}
+    assert log.ids(status="error") == {down, gone, slow}
+    assert log.ids(status="abandoned") == {gone}
+    assert log.ids(status="answered") == {good, cheap}
+    assert log.ids(min_latency_ms=9000) == {slow}
+    assert log.ids(min_cost_usd=0.002) == {cheap}
+    assert log.ids(min_cost_usd=0.0021) == set()
 
 
-def test_a_value_mlflow_cannot_search_for_is_said(settings: Settings) -> None:
-    reader = log(settings, [plain()])
+def test_interactions_are_found_by_when_they_came(log: Log) -> None:
+    logged = [one.interaction_id for one in log.add(*(at(second) for second in range(4)))]
+    second_ms = 1_700_000_000_000
 
-    with pytest.raises(InvalidParameter, match="both kinds of quotes"):
-        reader.page(Wanted(user="""'"'"""), 10)
-    with pytest.raises(InvalidParameter, match="MLflow"):
-        reader.page(Wanted(), 10, "no token")
+    assert log.ids(since_ms=second_ms + 1000, until_ms=second_ms + 3000) == set(logged[1:3])
+    assert log.ids(since_ms=second_ms + 4000) == set()
 
 
-def test_a_story_is_found_by_every_id_of_it(settings: Settings) -> None:
-    logged = fallback()
-    reader = log(settings, [logged])
-    run_id = reader.page(Wanted(), 1).interactions[0].run_id
+def test_an_endpoint_is_looked_for_by_its_whole_name(log: Log) -> None:
+    log.add(plain())
+    (nowhere,) = log.add(unreadable())
+    rejected = log.reader.page(Wanted(endpoint="_rejected"), 100).interactions
 
-    stories = [reader.show(name) for name in (logged.interaction_id, logged.trace_id, run_id)]
+    assert nowhere.interaction_id in [one.interaction_id for one in rejected]
+    assert log.ids(endpoint="chat-%") == set()
+    assert log.ids(endpoint="no'ne") == set()
 
-    assert stories[0] == stories[1] == stories[2]
+
+TEXTS = [
+    "needle",
+    "NEEDLE",
+    'says "hi"',
+    "it's 100% _sure_",
+    "two\nlines\tand a tab",
+    "C:\\temp\\",
+    "żółw 漢字 🧵",
+    '"temperature":0.5',
+]
+TOLD = """A needle says "hi": it's 100% _sure_; two\nlines\tand a tab; C:\\temp\\ żółw 漢字 🧵."""
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("ascii_only", [False, True])
+@pytest.mark.parametrize("field", ["request", "response"])
+def test_a_text_is_found_anywhere_in_a_body(log: Log, text: str, ascii_only: bool, field: str) -> None:
+    body = json.dumps({"messages": [{"content": TOLD}], "temperature": 0.5}, ensure_ascii=ascii_only)
+    bodies: list[dict[str, Any]] = [{"request": "{}"}, {"request": "{}", field: '{"messages":[]}'}]
+    bodies[0][field] = body.replace('": 0', '":0')
+    logged, _ = log.add(*(replace(plain(), **changes) for changes in bodies))
+
+    assert log.ids(contains=text) == {logged.interaction_id}
+    assert log.ids(contains=text + "x") == set()
+
+
+def test_what_we_add_to_a_trace_is_not_searched(log: Log) -> None:
+    log.add(plain())
+
+    assert log.ids(contains="llmops.interaction_id") == set()
+    assert log.ids(contains="databricks") == set()
+
+
+def test_a_text_is_found_in_a_body_that_is_no_json_and_past_every_preview(log: Log) -> None:
+    broken, long = log.add(
+        replace(plain(), request='{"messages": [needle'),
+        replace(plain(), request=json.dumps({"messages": [{"content": "x" * 50_000 + "needle"}]})),
+    )
+
+    assert log.ids(contains="needle") == {broken.interaction_id, long.interaction_id}
+    assert [one.requests for one in log.reader.stats(Wanted(endpoint=log.endpoint, contains="needle"))] == [2]
+
+
+def test_what_holds_a_text_is_listed_page_by_page(log: Log) -> None:
+    logged = log.add(*(at(second, response='"needle"' if second % 2 else "{}") for second in range(7)))
+    wanted = Wanted(endpoint=log.endpoint, contains="needle")
+
+    first = log.reader.page(wanted, 2)
+    second = log.reader.page(wanted, 2, first.token)
+
+    listed = [one.interaction_id for one in (*first.interactions, *second.interactions)]
+    assert listed == [one.interaction_id for one in logged[5:0:-2]]
+    assert second.token is None
+
+
+def test_a_page_token_of_nobody_is_said(log: Log) -> None:
+    for wanted in (Wanted(), Wanted(contains="needle")):
+        with pytest.raises(InvalidParameter, match="token"):
+            log.reader.page(wanted, 10, "no token")
+
+
+def test_a_story_is_found_by_every_id_of_it(log: Log) -> None:
+    (logged,) = log.add(fallback())
+    (found,) = log.reader.page(Wanted(endpoint=log.endpoint), 1).interactions
+
+    names = (logged.interaction_id, logged.trace_id, found.run_id, logged.interaction_id[:-4], logged.trace_id.upper())
+    stories = [log.reader.show(name) for name in names]
+
+    assert all(story == stories[0] for story in stories)
+    assert stories[0].interaction == found
     assert stories[0].request == json.loads(logged.request)
     assert stories[0].response == json.loads(str(logged.response))
     assert stories[0].attempts == logged.attempts
     assert stories[0].params["temperature"] == "0.2"
 
 
-def test_an_id_of_nothing_is_said(settings: Settings) -> None:
-    reader = log(settings, [plain()])
+def test_a_story_tells_verdicts_and_opinions(log: Log) -> None:
+    verdict = {"name": "pii", "action": "block", "started_ms": 1.0, "duration_ms": 2.5}
+    (logged,) = log.add(replace(failed(), guardrails=(verdict,), message="blocked by pii"))
+    opinion = Feedback(name="helpful", value=False, source=AssessmentSource("HUMAN", "ada"), rationale="too short")
+    opinion.trace_id = logged.trace_id
+    TracingClient(log.settings.tracking_uri).log_assessment(logged.trace_id, opinion)
 
-    for name in ("0" * 32, "tr-" + "0" * 32, "no/id", ""):
+    story = log.reader.show(logged.interaction_id)
+
+    assert story.message == "blocked by pii"
+    assert [dict(told) for told in story.guardrails] == [verdict]
+    (told,) = story.assessments
+    assert (told.name, told.value, told.source, told.rationale) == ("helpful", False, "ada", "too short")
+
+
+def test_an_id_of_nothing_is_said(log: Log) -> None:
+    for name in ("0" * 32, "tr-" + "0" * 32, "no/id", "", "abc", "%%%%", "'); --"):
         with pytest.raises(NotFound, match="flush"):
-            reader.show(name)
+            log.reader.show(name)
 
 
-def test_figures_are_right(settings: Settings) -> None:
+def test_a_slip_in_an_id_is_answered_with_the_nearest(log: Log) -> None:
+    (logged,) = log.add(plain())
+    slip = logged.interaction_id[:-2] + ("00" if logged.interaction_id[-2:] != "00" else "11")
+
+    with pytest.raises(NotFound, match=f"the nearest id is {logged.interaction_id}"):
+        log.reader.show(slip)
+
+
+def test_the_beginning_of_several_ids_is_said(log: Log) -> None:
+    first = new_id()
+    log.add(replace(plain(), interaction_id=first[:-4] + "0001"), replace(plain(), interaction_id=first[:-4] + "0002"))
+
+    with pytest.raises(InvalidParameter, match=r"0001.*0002.*say more"):
+        log.reader.show(first[:-3] if first[-4] == "0" else first[:-4])
+
+
+def test_figures_are_right(log: Log) -> None:
     logged = [replace(plain(), latency_ms=float(n), cost_usd=0.5) for n in range(1, 21)]
-    logged += [failed(), abandoned(), embedded()]
-    chat, vectors = log(settings, logged).stats(Wanted())
+    log.add(*logged, failed(), abandoned(), replace(embedded(), stream=False, latency_ms=3.0))
+    (found,) = log.reader.stats(Wanted(endpoint=log.endpoint))
 
-    assert (chat.endpoint, chat.requests, chat.errors, chat.unpriced) == ("chat", 22, 2, 1)
-    assert chat.latency_ms == (11.0, 42.5, 42.5)
-    assert chat.first_token_ms == 17.25
-    assert (chat.input_tokens, chat.output_tokens, chat.cost_usd) == (21 * 12, 21 * 6, 10.0)
-    assert (vectors.endpoint, vectors.requests, vectors.first_token_ms) == ("vectors", 1, None)
-
-
-def run(settings: Settings, *arguments: str) -> Result:
-    return CliRunner().invoke(command, [*arguments, "--data-dir", str(settings.data_dir)])
+    assert (found.endpoint, found.period, found.whole) == (log.endpoint, None, True)
+    assert (found.requests, found.errors, found.unpriced) == (23, 2, 2)
+    assert found.latency_ms == (11.0, 42.5, 42.5)
+    assert found.first_token_ms == 17.25
+    assert (found.input_tokens, found.output_tokens, found.cost_usd) == (21 * 12 + 2, 21 * 6, 10.0)
 
 
-def test_the_command_line_lists_and_shows(settings: Settings) -> None:
-    logged = [*one_of_each(), replace(plain(), request='{"messages":[{"role":"user","content":"red \\u001b[31m"}]}')]
-    log(settings, logged)
+def test_figures_are_of_what_is_wanted(log: Log) -> None:
+    log.add(*(at(second, user=log.endpoint) for second in range(5)), replace(failed(), user=log.endpoint))
+    found = log.reader.stats(Wanted(user=log.endpoint, status="answered", until_ms=1_700_000_003_000))
 
-    listed = run(settings, "list", "--endpoint", "chat")
-    shown = run(settings, "show", logged[4].interaction_id)
-    figures = run(settings, "stats", "--since", "7d")
-
-    assert listed.output.splitlines()[0].split()[:3] == ["TIME", "ENDPOINT", "STATUS"]
-    assert len(listed.output.splitlines()) == 7
-    assert "attempt 1:      down, 20 ms, connect: nobody listens" in shown.output
-    assert "A reel for thread." in shown.output
-    assert [line.split()[0] for line in figures.output.splitlines()] == ["ENDPOINT", "_rejected", "chat", "vectors"]
+    assert [(one.endpoint, one.requests, one.errors) for one in found] == [(log.endpoint, 3, 0)]
+    assert log.reader.stats(Wanted(user="nobody")) == ()
+    assert log.reader.stats(Wanted(endpoint="nowhere")) == ()
 
 
-def test_the_command_line_speaks_json(settings: Settings) -> None:
-    logged = plain()
-    log(settings, [logged])
+def test_figures_come_by_hour_and_day_on_the_clock_of_the_offset(log: Log) -> None:
+    hour = 3600
+    # 2023-11-14T22:13:20Z; half an hour before, in the same hour, and in the next day on a clock two hours ahead.
+    log.add(at(0, latency_ms=1.0), at(600, latency_ms=2.0), at(-hour, latency_ms=4.0))
+    hours = log.reader.stats(Wanted(endpoint=log.endpoint), Period("hour", hour * 1000))
+    days = log.reader.stats(Wanted(endpoint=log.endpoint), Period("day", 24 * hour * 1000, 2 * hour * 1000))
 
-    page = json.loads(run(settings, "list", "--json", "--request-id", str(logged.client_request_id)).output)
-    story = json.loads(run(settings, "show", logged.trace_id, "--json").output)
-    (figures,) = json.loads(run(settings, "stats", "--json").output)
-    flushed = json.loads(run(settings, "flush", "--json").output)
+    assert [(one.period, one.requests, one.latency_ms[0]) for one in hours] == [
+        ("2023-11-14T21:00:00+00:00", 1, 4.0),
+        ("2023-11-14T22:00:00+00:00", 2, 1.0),
+    ]
+    assert [(one.period, one.requests) for one in days] == [
+        ("2023-11-14T00:00:00+02:00", 1),
+        ("2023-11-15T00:00:00+02:00", 2),
+    ]
 
-    assert [one["interaction_id"] for one in page["interactions"]] == [logged.interaction_id]
-    assert story["attempts"][0]["decision"] == "answered"
-    assert (figures["requests"], figures["latency_p95_ms"]) == (1, 42.5)
-    assert flushed == {"left": 0}
+
+def test_ids_are_listed_as_they_were_received(log: Log) -> None:
+    logged = [one.interaction_id for one in log.add(*(at(second) for second in range(4)))]
+    wanted = Wanted(endpoint=log.endpoint)
+
+    ids = log.reader.arrived(wanted, 1_700_000_001_000)
+
+    assert ids == logged[1:]
+    assert [one.interaction_id for one in log.reader.named(ids[1:])] == logged[2:]
 
 
-def test_flush_says_how_many_are_left(tmp_path: Path) -> None:
-    with closing(Spool(tmp_path / "spool" / "worker-0.db")) as spool:
-        spool.append(plain())
+def test_an_incomplete_or_deleted_run_is_not_seen(log: Log) -> None:
+    kept, deleted, running = log.add(plain(), plain(), plain())
+    client = MlflowClient(log.settings.tracking_uri)
+    client.delete_run(log.reader.show(deleted.interaction_id).interaction.run_id)
+    client.update_run(log.reader.show(running.interaction_id).interaction.run_id, "RUNNING")
 
-    ended = CliRunner(env={"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}).invoke(
-        command, ["flush", "--timeout", "0.2", "--data-dir", str(tmp_path)]
-    )
+    assert log.ids() == {kept.interaction_id}
+    assert log.reader.arrived(Wanted(endpoint=log.endpoint), 0) == [kept.interaction_id]
+    assert [one.requests for one in log.reader.stats(Wanted(endpoint=log.endpoint))] == [1]
 
-    assert isinstance(ended.exception, CommandError)
-    assert ended.exception.message.startswith("1 interactions are not in MLflow")
+
+def test_tables_nobody_tested_are_read_through_the_api(settings: Settings) -> None:
+    delivered(settings, replace(plain(), attempts=(attempt(),)))
+    read: list[int] = []
+
+    MlflowReader(settings, read.append).stats(Wanted())
+    assert read == []
+
+    MlflowReader(settings, read.append, tested=frozenset({"another"})).stats(Wanted())
+    assert read == [1]
 
 
 def test_nothing_logged_yet_is_said_and_makes_nothing(tmp_path: Path) -> None:
-    ended = CliRunner().invoke(command, ["list", "--data-dir", str(tmp_path)])
+    for settings in (
+        Settings(data_dir=tmp_path),
+        Settings(data_dir=tmp_path, mlflow_tracking_uri=f"sqlite:///{tmp_path}/own.db"),
+    ):
+        with pytest.raises(NotFound, match="nothing is logged in"):
+            MlflowReader(settings)
 
-    assert isinstance(ended.exception, NotFound)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("since", ["yesterday", "5 m", "2026-13-01"])
-def test_a_time_nobody_understands_is_wrong_usage(tmp_path: Path, since: str) -> None:
-    ended = CliRunner().invoke(command, ["list", "--since", since, "--data-dir", str(tmp_path)])
-
-    assert ended.exit_code == 2
-    assert "neither an age" in ended.output

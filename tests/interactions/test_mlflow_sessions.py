@@ -93,7 +93,7 @@ def test_every_text_can_name_a_session(settings: Settings, session: str) -> None
         assert delivered(settings, replace(plain(), session=session)) == [Delivered()]
 
     (parent,) = sessions(settings)
-    assert parent.info.run_name == session[:250]
+    assert parent.info.run_name == session[:250].replace("\0", "\N{REPLACEMENT CHARACTER}")
     assert parents(settings) == {parent.info.run_id}
 
 

@@ -213,7 +213,7 @@ def test_a_run_somebody_deleted_is_not_brought_back(settings: Settings) -> None:
 
 
 def test_an_experiment_somebody_deleted_is_restored(settings: Settings) -> None:
-    sink = MlflowSink(settings)
+    sink = MlflowSink(settings, tested=frozenset())
     sink.open()
     sink.deliver(leased([plain()]))
     client = MlflowClient(settings.tracking_uri)
@@ -264,15 +264,27 @@ def test_one_record_that_cannot_be_mapped_does_not_keep_the_others(settings: Set
     assert logged(settings, good)
 
 
-def test_one_record_mlflow_refuses_does_not_keep_the_others(settings: Settings) -> None:
-    good, bad = plain(), replace(plain(), params={"": "a parameter without a name"})
+@pytest.mark.parametrize("key", ["", ".", "..", "/etc", "a//b", "../up", "a/../b", "tail/", "\0", "k" * 300, "a%b\n"])
+def test_every_name_of_a_parameter_is_taken(settings: Settings, key: str) -> None:
+    """Among them those that MLflow refuses."""
+    interaction = replace(plain(), params={key: "value"})
 
-    first = delivered(settings, bad, good)
-    second = delivered(settings, bad, tries=2)
+    assert delivered(settings, interaction) == [Delivered()]
 
-    assert isinstance(first[0], Retry)
-    assert first[1] == Delivered()
-    assert isinstance(second[0], Refused)
+    run, _ = logged(settings, interaction)
+    assert list(run.data.params.values()).count("value") == 1
+
+
+def test_the_model_a_request_names_costs_nothing_by_itself(settings: Settings) -> None:
+    """MLflow takes it for the model of the root span, and its tokens times the list price for the cost."""
+    interaction = replace(plain(), request='{"model":"gpt-4o","messages":[]}', attempts=(), cost_usd=None)
+
+    delivered(settings, interaction)
+
+    _, trace = logged(settings, interaction)
+    assert trace.info.token_usage["total_tokens"] == 18
+    assert trace.info.cost is None
+    assert "litellm" not in sys.modules
 
 
 @pytest.mark.parametrize(
@@ -325,3 +337,29 @@ def test_a_tracking_server_gets_the_same_runs_and_traces(server: Settings, setti
         local_run, local_trace = logged(settings, interaction)
         assert held(remote_run) == held(local_run)
         assert shape(remote_trace) == shape(local_trace)
+
+
+def test_the_tracking_server_shows_what_was_written_beside_it(server: Settings) -> None:
+    """As its web page asks for it."""
+    interactions = [replace(plain("beside"), session=f"session-{number}") for number in range(3)]
+    delivered(Settings(data_dir=server.data_dir), *interactions)
+    experiment = MlflowClient(server.tracking_uri).get_experiment_by_name("llmops/beside").experiment_id
+    ids = {one.interaction_id for one in interactions}
+    place = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment}}
+
+    traces = _asked(server, "ajax-api/3.0/mlflow/traces/search", {"locations": [place], "max_results": 10})
+    page = _asked(server, "ajax-api/2.0/mlflow/runs/search", {"experiment_ids": [experiment]})
+    graph = _asked(server, "graphql", {"operationName": "GetRun", "query": _GET_RUN % interactions[0].interaction_id})
+
+    assert {one["trace_id"] for one in traces["traces"]} == {f"tr-{one}" for one in ids}
+    assert ids < {run["info"]["run_id"] for run in page["runs"]}
+    assert graph["data"]["mlflowGetRun"]["run"]["info"]["status"] == "FINISHED"
+
+
+_GET_RUN = 'query GetRun { mlflowGetRun(input: {runId: "%s"}) { run { info { status } } } }'
+
+
+def _asked(server: Settings, path: str, body: dict[str, Any]) -> Any:
+    answer = requests.post(f"{server.tracking_uri}/{path}", json=body, timeout=30)
+    answer.raise_for_status()
+    return answer.json()

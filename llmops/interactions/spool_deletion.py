@@ -1,0 +1,130 @@
+"""Deletes one person's records from spools, before they are shipped, and their dead letters."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import orjson
+
+from llmops.interactions.spool import spools
+from llmops.interactions.spool_file import explained, open_file, transaction
+
+_PATIENCE_S = 10.0
+#: A worker that wants to append waits for a transaction: a few milliseconds for so many records.
+_CHUNK = 200
+_CHECKPOINT_PAGES = 256
+_RECORDS = "SELECT seq, content FROM record ORDER BY seq"
+_DEAD = "SELECT id, content FROM dead ORDER BY id"
+#: Given to a sink and neither settled nor given back.
+_IN_HAND = "EXISTS (SELECT 1 FROM lease WHERE lease.seq = record.seq AND retry_at_ms = 0)"
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """A person's records in spools.
+
+    Attributes:
+        waiting: Not at every sink yet.
+        leased: Others of this kind, given to a sink and not settled: if a shipper runs, it is delivering them.
+        dead: Dead letters.
+    """
+
+    waiting: int = 0
+    leased: int = 0
+    dead: int = 0
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(self.waiting + other.waiting, self.leased + other.leased, self.dead + other.dead)
+
+
+def count_spooled(spool_dir: Path, user: str) -> Spooled:
+    """Count a person's records in all spools of a directory, reading one after the other, however many wait.
+
+    Raises:
+        SpoolError: A spool cannot be read.
+    """
+    return sum((_count(path, user) for path in spools(spool_dir)), Spooled())
+
+
+def delete_spooled(spool_dir: Path, user: str, *, leased: bool) -> Spooled:
+    """Delete a person's records from all spools of a directory.
+
+    Args:
+        leased: Whether those go too that may be on their way. They are counted as `Spooled.waiting` too if they do.
+
+    Raises:
+        SpoolError: A spool cannot be read or written.
+    """
+    return sum((_delete(path, user, leased=leased) for path in spools(spool_dir)), Spooled())
+
+
+def _count(path: Path, user: str) -> Spooled:
+    with _opened(path) as database:
+        seqs, dead = _keys(database, _RECORDS, user), _keys(database, _DEAD, user)
+        leased = sum(_leased(database, chunk) for chunk in _chunks(seqs))
+    return Spooled(len(seqs) - leased, leased, len(dead))
+
+
+def _delete(path: Path, user: str, *, leased: bool) -> Spooled:
+    with _opened(path) as database:
+        seqs, dead = _keys(database, _RECORDS, user), _keys(database, _DEAD, user)
+        held = 0
+        for chunk in _chunks(seqs):
+            with transaction(database):
+                held += _leased(database, chunk)
+                _delete_records(database, chunk, leased=leased)
+        for chunk in _chunks(dead):
+            database.execute("DELETE FROM dead WHERE id IN (SELECT value FROM json_each(?))", (_json(chunk),))
+    return Spooled(len(seqs) - (0 if leased else held), held, len(dead))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    with explained(path), closing(open_file(path, _PATIENCE_S, _CHECKPOINT_PAGES, full_sync=False)) as database:
+        database.execute("PRAGMA secure_delete = ON")
+        yield database
+
+
+def _keys(database: sqlite3.Connection, query: str, user: str) -> list[int]:
+    """Keys of the records that are this person's; one that cannot be decoded is nobody's, and is never delivered."""
+    # As it stands in a record of theirs; others are not worth decoding.
+    name = orjson.dumps(user)
+    with closing(database.execute(query)) as rows:
+        return [key for key, content in rows if name in content and _user(content) == user]
+
+
+def _user(content: bytes) -> object:
+    try:
+        record = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return None
+    return record.get("user") if isinstance(record, dict) else None
+
+
+def _leased(database: sqlite3.Connection, seqs: Sequence[int]) -> int:
+    query = f"SELECT count(*) FROM record WHERE seq IN (SELECT value FROM json_each(?)) AND {_IN_HAND}"  # noqa: S608
+    return int(database.execute(query, (_json(seqs),)).fetchone()[0])
+
+
+def _delete_records(database: sqlite3.Connection, seqs: Sequence[int], *, leased: bool) -> None:
+    # The number of a record is never given again: sinks know records by it.
+    database.execute("UPDATE spool SET floor = max(floor, (SELECT coalesce(max(seq), 0) FROM record))")
+    spared = "" if leased else f" AND NOT {_IN_HAND}"
+    chosen = (_json(seqs),)
+    database.execute(f"DELETE FROM record WHERE seq IN (SELECT value FROM json_each(?)){spared}", chosen)  # noqa: S608
+    database.execute(
+        "DELETE FROM lease WHERE seq IN (SELECT value FROM json_each(?)) "
+        "AND NOT EXISTS (SELECT 1 FROM record WHERE record.seq = lease.seq)",
+        chosen,
+    )
+
+
+def _chunks(keys: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (keys[first : first + _CHUNK] for first in range(0, len(keys), _CHUNK))
+
+
+def _json(keys: Sequence[int]) -> str:
+    return orjson.dumps(keys).decode()
