@@ -3,6 +3,7 @@
 Source: ../shared/reference/databricks_contract.md 1.6, 1.7, 2
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,57 +29,111 @@ class EntityState:
     message: str = ""
 
 
-def detail(endpoint: StoredEndpoint, states: Mapping[str, EntityState]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The newest config of an endpoint, while it is not ready.
+
+    Attributes:
+        endpoint: As the store keeps it.
+        states: Of the config's served entities, by name.
+        failed: Why it is not ready and may never be; None while nothing went wrong.
+        first: Whether no config of the endpoint has been ready yet: then there is no other to show.
+    """
+
+    endpoint: StoredEndpoint
+    states: Mapping[str, EntityState]
+    failed: str | None
+    first: bool
+
+    @property
+    def config_update(self) -> str:
+        """IN_PROGRESS or UPDATE_FAILED."""
+        return "IN_PROGRESS" if self.failed is None else "UPDATE_FAILED"
+
+
+def served_entity_id(endpoint_id: str, name: str) -> str:
+    """The id of a served entity, 32 hex digits: the same as long as endpoint and entity keep their names."""
+    return hashlib.sha256(f"{endpoint_id}/{name}".encode()).hexdigest()[:32]
+
+
+def detail(
+    endpoint: StoredEndpoint, states: Mapping[str, EntityState], pending: Pending | None = None
+) -> dict[str, Any]:
     """The answer of create, get and update.
 
     Args:
+        endpoint: With the config that serves.
         states: Of each served entity, by its name; empty where the document has a problem.
+        pending: The newest config, while it is not ready.
     """
     document = dict(endpoint.document)
-    config = dict(document.pop("config", None) or {})
-    entities = [_entity(entity, states, endpoint) for entity in config.get("served_entities", [])]
+    config = document.pop("config", None) or {}
+    entities = config.get("served_entities", [])
+    told = (("source", endpoint.source), ("problem", endpoint.problem))
+    shown = {} if pending is None or pending.first else {"pending_config": _pending(pending)}
     return {
         **document,
         "id": endpoint.id,
         "creator": endpoint.creator,
         "creation_timestamp": endpoint.created_ms,
         "last_updated_timestamp": endpoint.updated_ms,
-        "state": _state(endpoint, list(states.values())),
-        "config": {
-            **config,
-            "served_entities": entities,
-            "traffic_config": {"routes": _routes(config)},
-            "config_version": endpoint.config_version,
-        },
+        "state": _state(endpoint, list(states.values()), pending),
+        "config": _config(endpoint, states),
+        **shown,
         "task": _task(config),
         "endpoint_type": "EXTERNAL_MODEL" if any("external_model" in e for e in entities) else "FOUNDATION_MODEL_API",
         "permission_level": "CAN_MANAGE",
-        "llmops": {key: value for key, value in (("source", endpoint.source), ("problem", endpoint.problem)) if value},
+        "llmops": {**document.get("llmops", {}), **{key: value for key, value in told if value}},
     }
 
 
-def summary(endpoint: StoredEndpoint, states: Mapping[str, EntityState]) -> dict[str, Any]:
-    """One item of the list."""
-    whole = detail(endpoint, states)
+def summary(
+    endpoint: StoredEndpoint, states: Mapping[str, EntityState], pending: Pending | None = None
+) -> dict[str, Any]:
+    """One item of the list; see `detail`."""
+    whole = detail(endpoint, states, pending)
+    whole.pop("pending_config", None)
     keys = ("name", "entity_name", "entity_version", "external_model", "foundation_model", "state")
     entities = [{key: e[key] for key in keys if key in e} for e in whole["config"]["served_entities"]]
     return {**whole, "config": {"served_entities": entities}}
 
 
-def _state(endpoint: StoredEndpoint, states: Sequence[EntityState]) -> dict[str, str]:
+def _state(endpoint: StoredEndpoint, states: Sequence[EntityState], pending: Pending | None) -> dict[str, str]:
     deployments = {state.deployment for state in states}
     ready = endpoint.problem is None and deployments == {READY}
+    update = "IN_PROGRESS" if CREATING in deployments else "NOT_UPDATING"
     return {
         "ready": "READY" if ready else "NOT_READY",
-        "config_update": "IN_PROGRESS" if CREATING in deployments else "NOT_UPDATING",
+        "config_update": update if pending is None else pending.config_update,
         "suspend": "NOT_SUSPENDED",
     }
+
+
+def _config(endpoint: StoredEndpoint, states: Mapping[str, EntityState]) -> dict[str, Any]:
+    config = endpoint.document.get("config") or {}
+    return {
+        **config,
+        "served_entities": [_entity(entity, states, endpoint) for entity in config.get("served_entities", [])],
+        "traffic_config": {"routes": _routes(config)},
+        "config_version": endpoint.config_version,
+    }
+
+
+def _pending(pending: Pending) -> dict[str, Any]:
+    """The config that is to serve, with the reason at the entity where it does not get on."""
+    config = _config(pending.endpoint, pending.states)
+    if pending.failed is not None:
+        for entity in config["served_entities"]:
+            if entity["state"]["deployment"] == CREATING:  # It is tried again and again, and is starting just now.
+                entity["state"] = {"deployment": FAILED, "deployment_state_message": pending.failed}
+    return {**config, "start_time": pending.endpoint.updated_ms}
 
 
 def _entity(entity: Mapping[str, Any], states: Mapping[str, EntityState], endpoint: StoredEndpoint) -> dict[str, Any]:
     state = states.get(entity["name"], EntityState(FAILED, endpoint.problem or ""))
     return {
         **entity,
+        "id": served_entity_id(endpoint.id, entity["name"]),
         "creator": endpoint.creator,
         "creation_timestamp": endpoint.created_ms,
         "state": {"deployment": state.deployment, "deployment_state_message": state.message},

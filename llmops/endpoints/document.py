@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+URL_PATTERN = r"^https?://[^\s/{}@]+(/[^\s{}]*)?$"
 #: Where requests go: no credentials in it, no template.
-Url = Annotated[str, Field(pattern=r"^https?://[^\s/{}@]+(/[^\s{}]*)?$")]
+Url = Annotated[str, Field(pattern=URL_PATTERN)]
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 

@@ -5,7 +5,7 @@ Source: ../shared/reference/databricks_contract.md 3
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from llmops.endpoints.document import Document, Url
 from llmops.endpoints.secrets import REFERENCE, parse
@@ -17,9 +17,14 @@ def _reference(value: str) -> str:
     return value
 
 
-SecretRef = Annotated[str, AfterValidator(_reference)]
+_AS_SCHEMA = WithJsonSchema({"type": "string", "pattern": f"^{REFERENCE.pattern}$"})
+SecretRef = Annotated[str, AfterValidator(_reference), _AS_SCHEMA]
+HEADER_PATTERN = r"^[\w.-]+$"
 #: What may stand in a header.
-Token = Annotated[str, Field(pattern=r"^[\w.-]+$")]
+Token = Annotated[str, Field(pattern=HEADER_PATTERN)]
+REGION_PATTERN = r"^[a-z0-9-]+$"
+#: A part of the name of the vendor's host: with a slash or an @ in it, the key would go to another one.
+Region = Annotated[str, Field(pattern=REGION_PATTERN)]
 
 
 class ProviderConfig(Document):
@@ -108,7 +113,7 @@ class PalmConfig(ProviderConfig):
 class AmazonBedrockConfig(ProviderConfig):
     """Amazon Bedrock with access keys."""
 
-    aws_region: str
+    aws_region: Region
     bedrock_provider: str
     aws_access_key_id: SecretRef
     aws_secret_access_key: SecretRef
@@ -118,7 +123,7 @@ class GoogleCloudVertexAiConfig(ProviderConfig):
     """Google Vertex AI with a service-account key."""
 
     project_id: str
-    region: str
+    region: Region
     private_key: SecretRef
 
 

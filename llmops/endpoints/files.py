@@ -1,21 +1,23 @@
 """Endpoint files: YAML in, checked specs out, and every problem with its file, line and field."""
 
-import difflib
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import orjson
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from llmops.endpoints.document import Document
+from llmops.endpoints import problems
+from llmops.endpoints.problems import Place
 from llmops.endpoints.spec import EndpointSpec
 from llmops.errors import InvalidSpec
 
-Place = tuple[str | int, ...]
-
 MAX_FILE_BYTES = 1 << 20
+#: A key in the text of a problem, as ``llmops.log``.
+_WORD = re.compile(r"\w+(?:\.\w+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +49,50 @@ class _Lines:
             place = place[:-1]
         return self.at.get(place, 1)
 
+    def told(self, place: Place, text: str) -> int:
+        """The line of a problem: of the first key below its place that its text names, else of the place."""
+        for word in _WORD.findall(text):
+            named = (*place, *word.split("."))
+            if named in self.at:
+                return self.at[named]
+        return self.line(place)
 
-def read_directory(directory: Path) -> list[EndpointFile]:
-    """Read every ``*.yaml`` and ``*.yml`` file of a directory, by file name; a bad one never stops the others.
+
+def read_paths(paths: Sequence[Path]) -> list[EndpointFile]:
+    """Read files, and the ``*.yaml`` and ``*.yml`` files of directories by name; a bad one never stops the others.
 
     Two files that name one endpoint are both refused.
+
+    Raises:
+        InvalidSpec: A path does not exist.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        found |= {file.resolve(): file for file in _files(path)}
+    files = [read_file(path) for path in found.values()]
+    claims: dict[str, list[EndpointFile]] = {}
+    for file in files:
+        claims.setdefault(file.name, []).append(file)
+    return [_claimed_once(file, claims[file.name]) for file in files]
+
+
+def read_directory(directory: Path) -> list[EndpointFile]:
+    """Read the endpoint files of a directory, as `read_paths` does.
 
     Raises:
         InvalidSpec: The directory does not exist.
     """
     if not directory.is_dir():
         raise InvalidSpec(f"{directory}: no such directory of endpoint files; create it or name one with --configs")
-    paths = sorted(path for path in directory.iterdir() if path.suffix in (".yaml", ".yml") and path.is_file())
-    files = [read_file(path) for path in paths]
-    claims: dict[str, list[EndpointFile]] = {}
-    for file in files:
-        claims.setdefault(file.name, []).append(file)
-    return [_claimed_once(file, claims[file.name]) for file in files]
+    return read_paths([directory])
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise InvalidSpec(f"{path}: there is no such file or directory; name endpoint files, or their directory")
+    if not path.is_dir():
+        return [path]
+    return sorted(one for one in path.iterdir() if one.suffix in (".yaml", ".yml") and one.is_file())
 
 
 def read_file(path: Path) -> EndpointFile:
@@ -78,14 +107,14 @@ def read_file(path: Path) -> EndpointFile:
         return EndpointFile(path, path.stem, None, (f"{where}: not YAML: {getattr(err, 'problem', None) or err}",))
     except (ValueError, RecursionError) as err:
         # What YAML takes for a date or a number and Python cannot make one of; lists in lists without end.
-        return EndpointFile(path, path.stem, None, (f"{path}: not YAML: {str(err)[:200]}",))
+        return EndpointFile(path, path.stem, None, (f"{path}: not YAML: {str(err)[:200]}; put it in quotes",))
     name = document.get("name") if isinstance(document, dict) else None
     name = name if isinstance(name, str) and name else path.stem
     try:
         return EndpointFile(path, name, _checked(document))
     except ValidationError as err:
-        problems = [f"{path}:{lines.line(place)}: {text}" for place, text in _problems(err)]
-        return EndpointFile(path, name, None, tuple(problems))
+        found = [f"{path}:{lines.told(place, text)}: {text}" for place, text in problems.listed(err)]
+        return EndpointFile(path, name, None, tuple(found))
     except InvalidSpec as err:
         return EndpointFile(path, name, None, (f"{path}: {err.message}",))
 
@@ -99,8 +128,8 @@ def read_document(document: object) -> EndpointSpec:
     try:
         return _checked(document, extra="ignore")
     except ValidationError as err:
-        problems = tuple(text for _, text in _problems(err))
-        raise InvalidSpec("; ".join(problems), problems) from None
+        found = tuple(text for _, text in problems.listed(err))
+        raise InvalidSpec("; ".join(found), found) from None
 
 
 def _checked(document: object, extra: Literal["forbid", "ignore"] = "forbid") -> EndpointSpec:
@@ -119,7 +148,11 @@ def _read(path: Path) -> str:
 
 
 def _claimed_once(file: EndpointFile, claimants: list[EndpointFile]) -> EndpointFile:
-    others = [other.path.name for other in claimants if other.path != file.path]
+    others = [
+        other.path.name if other.path.parent == file.path.parent else str(other.path)
+        for other in claimants
+        if other.path != file.path
+    ]
     if not others:
         return file
     problem = f"{file.path}:1: name: endpoint '{file.name}' is also in {', '.join(others)}; keep one"
@@ -143,11 +176,18 @@ def _note(node: yaml.Node, place: Place, lines: _Lines) -> None:
         if id(node) in lines.seen:
             raise yaml.constructor.ConstructorError(None, None, "aliases are not taken; write it out", node.start_mark)
         lines.seen.add(id(node))
+    if isinstance(node, yaml.ScalarNode) and not _whole(node.value):
+        raise yaml.constructor.ConstructorError(
+            None, None, "holds half of a character (a lone surrogate); write the whole one", node.start_mark
+        )
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
+            _note(key, (*place, str(key.value)), lines)
             here = (*place, str(key.value))
             if here in lines.at:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' stands twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{key.value}' stands twice; keep one", key.start_mark
+                )
             lines.at[here] = key.start_mark.line + 1
             _note(value, here, lines)
     elif isinstance(node, yaml.SequenceNode):
@@ -156,47 +196,10 @@ def _note(node: yaml.Node, place: Place, lines: _Lines) -> None:
             _note(value, (*place, index), lines)
 
 
-def _problems(err: ValidationError) -> list[tuple[Place, str]]:
-    """Every problem of a validation as its place and one line."""
-    return [(problem["loc"], f"{_dotted(problem['loc'])}{_explain(problem)}") for problem in err.errors()]
-
-
-def _dotted(place: Place) -> str:
-    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in place]
-    return "".join(parts).lstrip(".") + ": " if parts else ""
-
-
-def _explain(problem: Any) -> str:
-    if problem["type"] == "extra_forbidden":
-        key = str(problem["loc"][-1])
-        near = difflib.get_close_matches(key, _fields(problem["loc"][:-1]), n=1)
-        return f"unknown key; did you mean '{near[0]}'?" if near else "unknown key; remove it"
-    if problem["type"] == "missing":
-        return "is missing"
-    if problem["type"] in ("literal_error", "enum"):
-        near = difflib.get_close_matches(str(problem["input"]), _choices(problem), n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        return f"'{problem['input']}' is not one of {problem['ctx']['expected']}{hint}"
-    if problem["type"] == "value_error":
-        return str(problem["ctx"]["error"])
-    return str(problem["msg"][:1].lower() + problem["msg"][1:])
-
-
-def _choices(problem: Any) -> list[str]:
-    return [choice.strip("' ") for choice in problem["ctx"]["expected"].replace(" or ", ", ").split(",")]
-
-
-def _fields(place: Place) -> list[str]:
-    """The fields that exist at a place of the document."""
-    model: type[BaseModel] | None = EndpointSpec
-    for part in place:
-        if isinstance(part, str):
-            known = model.model_fields.get(part) if model else None
-            model = _model_in(known.annotation) if known else None
-    return list(model.model_fields) if model else []
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, Document):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
+def _whole(text: str) -> bool:
+    """Whether every character is one: an escape can name half of a pair, which nothing could write down again."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

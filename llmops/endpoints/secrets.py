@@ -1,19 +1,34 @@
 """Secret references in documents, and where their values come from.
 
-A document holds ``{{secrets/<scope>/<key>}}``. The value is read when a call needs it, is never stored, and is looked
-for in the environment (``LLMOPS_SECRET_<SCOPE>_<KEY>``) and then in a mounted directory (``scope/key`` files).
+A document holds ``{{secrets/<scope>/<key>}}``. The value is read when a call needs it, is never kept in clear, and is
+looked for in the environment (``LLMOPS_SECRET_<SCOPE>_<KEY>``), then in a mounted directory (``scope/key`` files), then
+in the encrypted store (`llmops.endpoints.secret_store`).
 """
 
 import os
 import re
 import time
 from pathlib import Path
+from typing import Protocol
 
-from llmops.errors import EndpointNotReady
+from llmops.errors import BadRequest, EndpointNotReady
 
-REFERENCE = re.compile(r"\{\{secrets/([\w.-]{1,128})/([\w.-]{1,128})\}\}")
+#: Source: ../shared/reference/databricks_contract.md 8.1
+SCOPE_NAME = re.compile(r"[A-Za-z0-9_.@-]{1,128}")
+KEY_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+REFERENCE = re.compile(rf"\{{\{{secrets/({SCOPE_NAME.pattern})/({KEY_NAME.pattern})\}}\}}")
 #: A value read is used this long; a rotated key needs no endpoint change, only these seconds.
 CACHE_S = 5.0
+
+
+class Kept(Protocol):
+    """The encrypted store, as far as a call needs it."""
+
+    def changed(self) -> bool:
+        """Whether a secret may have changed since this was last asked."""
+
+    def read(self, scope: str, key: str) -> bytes | None:
+        """The value of a secret; None where there is none."""
 
 
 def parse(reference: str) -> tuple[str, str]:
@@ -23,7 +38,8 @@ def parse(reference: str) -> tuple[str, str]:
         ValueError: Not of the form ``{{secrets/scope/key}}``.
     """
     match = REFERENCE.fullmatch(reference)
-    if match is None or ".." in reference:
+    # Both become the names of a directory and a file.
+    if match is None or {match[1], match[2]} & {".", ".."}:
         raise ValueError("not a secret reference; write {{secrets/<scope>/<key>}}")
     return match[1], match[2]
 
@@ -33,31 +49,41 @@ def variable(scope: str, key: str) -> str:
     return "LLMOPS_SECRET_" + re.sub(r"\W", "_", f"{scope}_{key}").upper()
 
 
+def master_key() -> str | None:
+    """What the environment names as the master key of the encrypted store."""
+    return os.environ.get("LLMOPS_MASTER_KEY") or None
+
+
 class Secrets:
     """Reads secret values.
 
     Args:
         directory: Holds ``scope/key`` files, Kubernetes style; None where none is mounted.
+        kept: The encrypted store; None where there is none.
     """
 
-    def __init__(self, directory: Path | None = None) -> None:
+    def __init__(self, directory: Path | None = None, kept: Kept | None = None) -> None:
         self._directory = directory
+        self._kept = kept
         self._cache: dict[str, tuple[float, str]] = {}
 
     def get(self, reference: str) -> str:
         """The value behind a reference.
 
         Raises:
-            EndpointNotReady: There is none; the message says where to put it.
+            EndpointNotReady: There is none, or it cannot be read; the message says what to do.
         """
+        if self._kept is not None and self._kept.changed():
+            self._cache.clear()
         cached = self._cache.get(reference)
         if cached is not None and time.monotonic() - cached[0] < CACHE_S:
             return cached[1]
         scope, key = parse(reference)
-        value = (os.environ.get(variable(scope, key)) or self._file(scope, key) or "").strip()
+        value = (os.environ.get(variable(scope, key)) or self._file(scope, key) or self._stored(scope, key)).strip()
         if not value:
             raise EndpointNotReady(
-                f"secret {scope}/{key} is missing: set the environment variable {variable(scope, key)} on the server"
+                f"secret {scope}/{key} is missing: set the environment variable {variable(scope, key)} on the server,"
+                f" or keep it there with `llmops secrets put {scope} {key}`"
             )
         if "\n" not in value and not (value.isascii() and value.isprintable()):
             # An HTTP client would show the value in its own error. Keys of several lines go into no header.
@@ -72,3 +98,13 @@ class Secrets:
             return (self._directory / scope / key).read_text("utf-8")
         except (OSError, UnicodeDecodeError):
             return None
+
+    def _stored(self, scope: str, key: str) -> str:
+        if self._kept is None:
+            return ""
+        try:
+            return (self._kept.read(scope, key) or b"").decode()
+        except BadRequest as err:
+            raise EndpointNotReady(f"secret {scope}/{key} cannot be read: {err.message}") from err
+        except UnicodeDecodeError:
+            raise EndpointNotReady(f"secret {scope}/{key} holds bytes that are no text; set it anew") from None

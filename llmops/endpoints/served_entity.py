@@ -12,7 +12,11 @@ from llmops.protocol.task import Task
 
 
 class ServedEntity(Document):
-    """One model of an endpoint."""
+    """One model of an endpoint.
+
+    What says how much of a cluster it gets (``workload_*``, ``*_provisioned_*``, ``scale_to_zero_enabled``,
+    ``burst_scaling_enabled``) has no meaning on one's own machine: accepted and echoed.
+    """
 
     name: str = ""
     entity_name: str | None = None
@@ -23,6 +27,10 @@ class ServedEntity(Document):
     scale_to_zero_enabled: bool | None = None
     min_provisioned_throughput: int | None = None
     max_provisioned_throughput: int | None = None
+    min_provisioned_concurrency: int | None = None
+    max_provisioned_concurrency: int | None = None
+    provisioned_model_units: int | None = None
+    burst_scaling_enabled: bool | None = None
     llmops: EntityExtras = EntityExtras()
 
     @model_validator(mode="before")
@@ -88,3 +96,8 @@ class ServedEntity(Document):
         if self.external_model:
             return self.external_model.name
         return self.llmops.model or (self.entity_name or "").removeprefix(PREFIX)
+
+    @property
+    def has_engine(self) -> bool:
+        """Whether a process of this machine must load its model."""
+        return self.llmops.engine == "llama_cpp"

@@ -7,10 +7,12 @@ Source: ../shared/reference/databricks_contract.md 1.4, 1.5
 
 from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from llmops.endpoints.ai_gateway import AiGateway
+from llmops.endpoints.ai_gateway import AiGateway, InferenceTableConfig
 from llmops.endpoints.document import Document, checked_name
+from llmops.endpoints.log_policy import EndpointExtras, LogPolicy, read_extras
+from llmops.endpoints.rate_limits import CallLimits, RateLimit
 from llmops.endpoints.served_entity import ServedEntity
 from llmops.protocol.task import Task
 
@@ -41,28 +43,28 @@ class TrafficConfig(Document):
 
 
 class EndpointConfig(Document):
-    """The served entities of an endpoint and their traffic."""
+    """The served entities of an endpoint and their traffic.
+
+    ``auto_capture_config`` is the old place of ``ai_gateway.inference_table_config`` and means the same here.
+    """
 
     served_entities: Annotated[list[ServedEntity], Field(min_length=1, max_length=MAX_ENTITIES)]
     traffic_config: TrafficConfig | None = None
-    auto_capture_config: dict[str, Any] | None = None
+    auto_capture_config: InferenceTableConfig | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _old_names(cls, given: Any) -> Any:
         if not isinstance(given, dict) or "served_models" not in given:
             return given
-        renamed = [
-            {
-                {"model_name": "entity_name", "model_version": "entity_version"}.get(key, key): value
-                for key, value in m.items()
-            }
-            if isinstance(m, dict)
-            else m
-            for m in given["served_models"] or []
-        ]
+        models = given["served_models"] or []
+        if isinstance(models, list):
+            models = [
+                {_RENAMED.get(key, key): value for key, value in model.items()} if isinstance(model, dict) else model
+                for model in models
+            ]
         rest = {key: value for key, value in given.items() if key != "served_models"}
-        return {"served_entities": renamed, **rest} if "served_entities" not in given else rest
+        return {"served_entities": models, **rest} if "served_entities" not in given else rest
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -92,7 +94,7 @@ class EndpointConfig(Document):
             raise ValueError(f"traffic_config needs one route for each served entity; see '{(left_out or routed)[0]}'")
         total = sum(route.traffic_percentage for route in self.traffic_config.routes)
         if total != 100:
-            raise ValueError(f"traffic percentages sum to {total}, not 100")
+            raise ValueError(f"the percentages of traffic_config.routes sum to {total}, not 100")
 
     @property
     def percentages(self) -> list[int]:
@@ -114,7 +116,7 @@ class EndpointSpec(Document):
     """An endpoint: a name, its config and its policies.
 
     ``route_optimized``, ``budget_policy_id``, ``email_notifications`` and ``telemetry_config`` have no meaning on
-    one's own machine: accepted and echoed.
+    one's own machine: accepted and echoed. ``rate_limits`` is the old place of ``ai_gateway.rate_limits``.
     """
 
     name: str
@@ -126,20 +128,57 @@ class EndpointSpec(Document):
     budget_policy_id: str | None = None
     email_notifications: dict[str, Any] | None = None
     telemetry_config: dict[str, Any] | None = None
-    rate_limits: list[dict[str, Any]] | None = None
+    rate_limits: CallLimits | None = None
+    llmops: Annotated[EndpointExtras, BeforeValidator(read_extras)] = EndpointExtras()
 
     @field_validator("name")
     @classmethod
     def _checked_name(cls, value: str) -> str:
         return checked_name(value)
 
-    @field_validator("rate_limits")
-    @classmethod
-    def _enforced(cls, value: list[dict[str, Any]] | None) -> None:
-        if value:
-            raise ValueError("not enforced by this version, so refused; remove it")
+    @model_validator(mode="after")
+    def _can_be_logged(self) -> Self:
+        tables, policy = self._tables(), self.log_policy
+        if len(set(tables)) > 1:
+            raise ValueError(
+                f"config.auto_capture_config names the table {tables[1]} and ai_gateway.inference_table_config"
+                f" {tables[0]}; an endpoint has one, remove auto_capture_config"
+            )
+        wanted = "inference_table_config" if tables else "usage_tracking_config" if policy.usage_tracked else None
+        if policy.log == "nothing" and wanted is not None:
+            raise ValueError(f"llmops.log is 'nothing', and {wanted} is enabled; disable it, or log 'metadata'")
+        return self
 
     @property
     def task(self) -> Task:
         """What the endpoint does."""
         return self.config.served_entities[0].task
+
+    @property
+    def has_engine(self) -> bool:
+        """Whether a process of this machine must load a model before the endpoint can answer."""
+        return any(entity.has_engine for entity in self.config.served_entities)
+
+    @property
+    def log_policy(self) -> LogPolicy:
+        """What is recorded of this endpoint's interactions."""
+        tracking = self.ai_gateway.usage_tracking_config if self.ai_gateway else None
+        return LogPolicy(
+            log=self.llmops.log,
+            mask=self.llmops.mask_pii,
+            payload_table=next(iter(self._tables()), None),
+            sampling=self.llmops.table_sampling,
+            usage_tracked=bool(tracking and tracking.enabled),
+        )
+
+    @property
+    def limits(self) -> tuple[RateLimit, ...]:
+        """Every rate limit, of the policies and of the deprecated key; all of them hold."""
+        newer = (self.ai_gateway.rate_limits if self.ai_gateway else None) or []
+        return (*newer, *(old.limit() for old in self.rate_limits or ()))
+
+    def _tables(self) -> list[str]:
+        """The payload tables the document names, the newer key's first."""
+        gateway = self.ai_gateway.inference_table_config if self.ai_gateway else None
+        named = [one.table(self.name) for one in (gateway, self.config.auto_capture_config) if one is not None]
+        return [table for table in named if table is not None]
