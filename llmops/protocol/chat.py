@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import orjson
+
 from llmops.protocol import delta
 from llmops.protocol.delta import Chunk
 
@@ -15,6 +17,13 @@ def text(message: Any) -> str:
 def prompt_text(body: Mapping[str, Any]) -> str:
     """All text of the messages, one line for each part; images and audio are left out."""
     return "\n".join(part for message in _list(body.get("messages")) for part in _texts(message))
+
+
+def whole_text(body: Mapping[str, Any]) -> str:
+    """All a model reads of a request, as text: messages, tool calls, tools and the form of the answer."""
+    calls = [call for message in _list(body.get("messages")) for call in _list(message.get("tool_calls"))]
+    forms = [form for form in (calls, body.get("tools"), body.get("response_format")) if form]
+    return "\n".join([prompt_text(body), *(orjson.dumps(form).decode() for form in forms)])
 
 
 def last_user_text(body: Mapping[str, Any]) -> str:

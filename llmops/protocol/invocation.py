@@ -32,7 +32,8 @@ class Invocation:
     """A parsed body.
 
     Attributes:
-        body: What goes to the model: without ``client_request_id`` and ``usage_context``, ``extra_params`` merged in.
+        body: What goes to the model: without ``client_request_id``, ``usage_context`` and ``databricks_options``,
+            ``extra_params`` merged in.
         stream: Whether the caller wants a stream.
         wants_usage: Whether the caller asked for usage in the stream.
         session: From ``usage_context.session_id``, else ``metadata.session_id``.
@@ -61,13 +62,15 @@ def read(raw: bytes) -> Invocation:
     """
     body = _object(raw)
     for key in body:
-        if key in ROUTING_FIELDS or key.startswith(_ROUTING_PREFIXES):
+        if _routes(key):
             raise BadRequest(f"'{key}' may not be sent: where a request goes is set by the endpoint, not by a request")
     stream = body.get("stream") or False
     if not isinstance(stream, bool):
         raise BadRequest("'stream' must be true or false")
     options = body.get("stream_options")
     context = _mapping(body.pop("usage_context", None), "usage_context")
+    # `mlflow.genai.to_predict_fn` sends it to every endpoint, to ask agents for their trace.
+    body.pop("databricks_options", None)
     metadata = body.get("metadata")
     session = context.get("session_id") or (metadata.get("session_id") if isinstance(metadata, dict) else None)
     return Invocation(
@@ -80,6 +83,26 @@ def read(raw: bytes) -> Invocation:
         session=None if session is None else str(session),
         body=body,
     )
+
+
+def shown(raw: bytes) -> bytes:
+    """A body that `read` refused, as it may be written down: what would choose where it goes may be a key."""
+    try:
+        body = orjson.loads(raw)
+    except ValueError:
+        return raw
+    parts = [body, body.get("extra_params")] if isinstance(body, dict) else []
+    found = [(part, key) for part in parts if isinstance(part, dict) for key in part if _routes(key)]
+    for part, key in found:
+        part[key] = "***"
+    try:
+        return orjson.dumps(body) if found else raw
+    except TypeError:  # It is nested more deeply than can be written.
+        return b""
+
+
+def _routes(key: str) -> bool:
+    return key in ROUTING_FIELDS or key.startswith(_ROUTING_PREFIXES)
 
 
 def _object(raw: bytes) -> dict[str, Any]:
