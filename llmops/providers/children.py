@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmops.endpoints.detail import FAILED, EntityState
+from llmops.endpoints.detail import CREATING, FAILED, READY, EntityState
 from llmops.endpoints.served_entity import ServedEntity
 from llmops.endpoints.store import Child
 from llmops.errors import EndpointNotReady, Unavailable
 from llmops.protocol.task import Task
-from llmops.providers.model_files import locate
+from llmops.providers.model_files import locate, missing
 from llmops.providers.provider import Answer, AnswerStream, Call, Provider
 from llmops.providers.vendors import SPOKEN
 
@@ -43,7 +43,7 @@ def needed(entity: ServedEntity, model_dir: Path) -> ChildSpec | None:
     if entity.external_model is not None:
         bridged = entity.external_model.provider not in SPOKEN
         return ChildSpec(BRIDGE, "llmops.providers.litellm") if bridged else None
-    if entity.llmops.engine != "llama_cpp":
+    if not entity.has_engine:
         return None
     weights = locate(entity.llmops.source or "", model_dir)
     return None if weights is None else _engine(entity, weights)
@@ -54,6 +54,20 @@ def engine_key(entity: ServedEntity) -> str:
     extras = entity.llmops
     parts = (extras.source, entity.task == Task.EMBEDDINGS, extras.context, extras.parallel, extras.threads)
     return f"llama_cpp-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
+
+
+def engine_state(endpoint: str, entity: ServedEntity, child: Child | None, model_dir: Path) -> EntityState:
+    """Whether an entity of the local engine can answer.
+
+    Args:
+        child: The engine of its `engine_key`; None where it has not been started yet.
+    """
+    source = entity.llmops.source or ""
+    if locate(source, model_dir) is None:
+        return EntityState(FAILED, missing(source, endpoint))
+    if child is None or child.state == "starting":
+        return EntityState(CREATING, "the engine is loading the model")
+    return EntityState(READY) if child.state == "ready" else EntityState(FAILED, child.message or "")
 
 
 def _engine(entity: ServedEntity, weights: Path) -> ChildSpec:

@@ -13,6 +13,7 @@ import json
 import logging
 import socket
 import sys
+import warnings
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -31,6 +32,7 @@ from llmops import leash
 from llmops.errors import EndpointNotReady, Unauthenticated, UpstreamMalformed
 from llmops.protocol import embeddings, sse
 from llmops.protocol.task import PATH, Task
+from llmops.providers import confinement
 from llmops.providers.litellm_failure import Failure, explain
 from llmops.providers.litellm_request import Asked, read
 from llmops.settings import server_settings
@@ -39,6 +41,7 @@ log = logging.getLogger(__name__)
 
 #: JSON list of the fields of the body that did not reach the vendor.
 DROPPED = "x-llmops-dropped"
+_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
 class Wire:
@@ -113,6 +116,7 @@ class Door:
         try:
             if not hmac.compare_digest(headers.get("authorization", "").encode(), self._credential):
                 raise Unauthenticated("the internal key is missing or wrong")
+            confinement.confine(headers)
             asked = read(self._task, headers, data)
             arguments = asked.arguments
             await _answer(asked, wire)
@@ -204,14 +208,18 @@ async def _health(request: Request) -> Response:
 
 
 def _quiet() -> None:
-    """Leave one voice in the log, ours: litellm's and httpx's lines may hold prompts, URLs with keys, headers."""
+    """Leave one voice in the log, ours: lines and warnings of libraries may hold prompts, answers, keys in URLs."""
     litellm.telemetry = False
     litellm.suppress_debug_info = True
     litellm.turn_off_message_logging = True
     litellm.redact_messages_in_exceptions = True
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "httpx", "httpcore", "asyncio"):
+    # pydantic shows values of a vendor's odd answer in a warning (tests/test_canary.py).
+    warnings.simplefilter("ignore")
+    logging.basicConfig(level=logging.CRITICAL, stream=sys.stderr, format=_FORMAT)
+    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    for name in (__name__, "llmops", "uvicorn"):
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
 def _check(key: str) -> None:
@@ -241,6 +249,7 @@ def main() -> int:
         return 1
     leash.hold(grace_s=2 * leash.GRACE_S)  # uvicorn gives open answers the first half.
     _quiet()
+    confinement.install()
     listener = socket.create_server(("127.0.0.1", 0))
 
     @asynccontextmanager
@@ -250,7 +259,10 @@ def main() -> int:
 
     routes = [Route(f"/v1{path}", Door(task, key), methods=["POST"]) for task, path in PATH.items()]
     app = Starlette(routes=[*routes, Route("/health", _health)], lifespan=lifespan)
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=int(leash.GRACE_S))
+    # asyncio's loop, because uvloop connects without a word to Python (llmops.providers.confinement).
+    config = uvicorn.Config(
+        app, loop="asyncio", log_config=None, access_log=False, timeout_graceful_shutdown=int(leash.GRACE_S)
+    )
     uvicorn.Server(config).run(sockets=[listener])
     return 0
 

@@ -15,6 +15,8 @@ from llmops.errors import InvalidParameter
 
 #: The header of a request to the child.
 HEADER = "x-llmops-litellm"
+#: The header of a request whose address came over REST: the networks it may lead to although they are not public.
+NETWORKS = "x-llmops-networks"
 
 Config = Mapping[str, str]
 Arguments = dict[str, object]

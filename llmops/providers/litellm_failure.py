@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 
 from llmops.errors import LlmopsError
+from llmops.providers.confinement import Refused
+from llmops.providers.veil import Veil
 
 #: Arguments of a call that are no secret.
 _PUBLIC = frozenset({"model", "api_base", "aws_region_name", "vertex_project", "vertex_location"})
@@ -61,11 +63,11 @@ def explain(err: Exception, arguments: Mapping[str, Any]) -> Failure:
     """
     if isinstance(err, LlmopsError):
         return Failure(err.status, err.message, err.retry_after_s)
+    refused = next((cause for cause in _chain(err) if isinstance(cause, Refused)), None)
+    if refused is not None:
+        return Failure(502, str(refused))
     status, response = _status(err)
-    message = _words(err)
-    for secret in _secrets(arguments):
-        message = message.replace(secret, "***")
-    return Failure(status, message, _retry_after_s(response))
+    return Failure(status, Veil(_secrets(arguments)).hide_text(_words(err)), _retry_after_s(response))
 
 
 def _chain(err: BaseException) -> Iterator[BaseException]:
@@ -107,7 +109,7 @@ def _words(err: Exception) -> str:
 def _secrets(arguments: Mapping[str, Any]) -> Iterator[str]:
     for name, value in arguments.items():
         if isinstance(value, dict):
-            yield from _secrets(value)
+            yield json.dumps(value)
         elif name not in _PUBLIC and isinstance(value, str) and value:
             yield value
 

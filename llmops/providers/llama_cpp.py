@@ -3,17 +3,18 @@
     python -m llmops.providers.llama_cpp --model PATH [--embeddings] [--context N] [--parallel N] [--threads N]
 
 It writes one line to stdout, {"address": "http://127.0.0.1:PORT"} once the model answers, or {"error": "..."}. Every
-route but /health wants the key in LLMOPS_INTERNAL_KEY. SIGTERM and the end of stdin end it at once: the gateway has
-drained by then, and an answer cut here is one its reader has already left.
+route but /health wants the key in LLMOPS_INTERNAL_KEY. SIGTERM lets it finish what it has begun; the end of stdin
+ends it at once, because then the gateway is gone.
 """
 
 import argparse
 import json
 import os
+import re
 import signal
 import sys
+import time
 from pathlib import Path
-from types import FrameType
 
 from llmops import leash
 from llmops.errors import EndpointNotReady
@@ -30,6 +31,11 @@ CHAT_CONTEXT = 8192
 EMBEDDINGS_CONTEXT = 2048
 #: Prompts the engine keeps to continue them later; its own default, 8 GB, is more than many machines have.
 PROMPT_CACHE_MIB = 512
+
+_ANSWERING = re.compile(r"^llamacpp:requests_(?:processing|deferred) (\d+)", re.MULTILINE)
+_LOOK_EVERY_S = 0.1
+#: Looks in a row that find nobody: a request may have arrived that is not counted yet.
+_IDLE_LOOKS = 2
 
 
 def load(options: argparse.Namespace, key: str) -> "xllamacpp.Server":
@@ -61,7 +67,8 @@ def _params(options: argparse.Namespace, key: str) -> "xllamacpp.CommonParams":
     params.port = 0
     params.api_keys = [key]
     # Nobody but the gateway calls it: no pages, no listing of prompts at work, no leave for web pages to call.
-    params.ui = params.endpoint_slots = params.endpoint_props = params.endpoint_metrics = False
+    params.ui = params.endpoint_slots = params.endpoint_props = False
+    params.endpoint_metrics = True  # `_drain` counts by them; they name no prompt.
     params.cors_origins = ""
     params.verbosity = 2  # Warnings: a line for each request would fill the log.
     params.n_ctx = options.context or (EMBEDDINGS_CONTEXT if options.embeddings else CHAT_CONTEXT)
@@ -93,13 +100,16 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _leave(signum: int, frame: FrameType | None) -> None:
-    # Not sys.exit: the engine's destructor crashes while it still generates.
-    os._exit(0)
+def _drain(server: "xllamacpp.Server") -> None:
+    """Wait until nobody is answered any more; who asked us to end sets the limit, and forces the end."""
+    idle = 0
+    while idle < _IDLE_LOOKS:
+        time.sleep(_LOOK_EVERY_S)
+        idle = 0 if any(int(count) for count in _ANSWERING.findall(server.handle_metrics())) else idle + 1
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run until the end of stdin or a signal."""
+    """Run until the end of stdin, or until a signal and the end of what was begun."""
     options = _options(arguments)
     report = leash.report_line()
     leash.hold(at_once=True)
@@ -112,9 +122,15 @@ def main(arguments: list[str] | None = None) -> int:
         report.write(json.dumps({"error": err.message}) + "\n")
         sys.stderr.write(f"{err.message}\n")
         return 1
+
+    def leave(*_: object) -> None:
+        _drain(server)
+        # Not sys.exit: the engine's destructor crashes while it still generates.
+        os._exit(0)
+
     # Until here the signals end the process by default, also deep in the engine's loading code.
     for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, _leave)
+        signal.signal(signum, leave)
     report.write(json.dumps({"address": server.listening_address}) + "\n")
     while True:
         signal.pause()

@@ -4,7 +4,7 @@ Of the caller's body only the model is replaced; unknown fields survive by const
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -13,25 +13,27 @@ from llmops.errors import UpstreamMalformed
 from llmops.protocol.sse import DONE, Decoder
 from llmops.providers.provider import Answer, Call, Limits
 from llmops.providers.upstream import Body, Upstreams, refusal
+from llmops.providers.veil import Veil
+from llmops.providers.vendors import MAX_TOKENS
 
 #: An answer that is larger is not passed on: it would be logged and traced. A stream is cut there; its chunks are
 #: kept until its end, several times as large as their bytes.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_STREAM_BYTES = 16 * 1024 * 1024
+_NOTHING = Veil(())
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a call goes, with the key in its headers; made for one call, kept by nobody."""
+    """Where a call goes, with the key in its headers; made for one call, kept by nobody.
+
+    Attributes:
+        veil: Hides its keys in what comes back: some upstreams repeat them in their errors.
+    """
 
     url: str
-    headers: Mapping[str, str]
-    secret: str = ""
-
-    def hide(self, data: bytes) -> bytes:
-        """What an upstream sent, without the key it was sent: some repeat it in their errors."""
-        secret = self.secret.encode()
-        return data.replace(secret, b"***") if secret and secret in data else data
+    headers: Mapping[str, str] = field(repr=False)
+    veil: Veil = field(default=_NOTHING, repr=False)
 
 
 class OpenAiCompatible:
@@ -42,20 +44,24 @@ class OpenAiCompatible:
         model: Put in place of the caller's.
         place: Asked at every call, so that a rotated key or a restarted engine needs no new provider. May raise
             EndpointNotReady or Unavailable.
+        limit: How this server calls ``max_tokens``; for bodies that were translated here.
     """
 
-    def __init__(self, who: str, model: str, place: Callable[[], Place], upstreams: Upstreams) -> None:
+    def __init__(
+        self, who: str, model: str, place: Callable[[], Place], upstreams: Upstreams, *, limit: str = MAX_TOKENS
+    ) -> None:
         self._who = who
         self._model = model
         self._place = place
         self._upstreams = upstreams
+        self._limit = limit
 
     async def answer(self, call: Call) -> Answer:
         """Ask for a whole answer; see `Provider`."""
         place = self._place()
         sent, headers, limit_s = self._body(call), _headers(call, place), call.limits.total_s
         status, answered, body = await self._upstreams.fetch("POST", place.url, headers, sent, limit_s, self._who)
-        body = place.hide(body)
+        body = place.veil.hide(body)
         if not 200 <= status < 300:
             raise refusal(status, answered, body, self._who)
         return Answer(status, body, _document(body, self._who))
@@ -68,15 +74,18 @@ class OpenAiCompatible:
         status, answered = body.response.status, dict(body.response.headers.items())
         kind = answered.get("content-type") or ""
         if 200 <= status < 300 and kind.startswith("text/event-stream"):
-            return EventStream(body, limits, place, self._who)
-        text = place.hide(await body.read(limits.between_chunks_s))
+            return EventStream(body, limits, place.veil, self._who)
+        text = place.veil.hide(await body.read(limits.between_chunks_s))
         await body.aclose()
         if not 200 <= status < 300:
             raise refusal(status, answered, text, self._who)
-        raise UpstreamMalformed(f"{self._who} answered a streamed request with {kind or 'no content type'}, not events")
+        shown = place.veil.hide_text(kind) or "no content type"
+        raise UpstreamMalformed(f"{self._who} answered a streamed request with {shown}, not events")
 
     def _body(self, call: Call) -> bytes:
         body = {**call.body, "model": self._model}
+        if call.translated and MAX_TOKENS in body:
+            body[self._limit] = body.pop(MAX_TOKENS)
         if call.stream:
             options = body.get("stream_options")
             body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
@@ -86,12 +95,12 @@ class OpenAiCompatible:
 class EventStream:
     """A streamed answer of an OpenAI-compatible upstream; its owner is whoever asked for it."""
 
-    def __init__(self, body: Body, limits: Limits, place: Place, who: str) -> None:
+    def __init__(self, body: Body, limits: Limits, veil: Veil, who: str) -> None:
         self._body = body
         self._decoder = Decoder()
         self._limit_s = limits.first_byte_s
         self._between_chunks_s = limits.between_chunks_s
-        self._place = place
+        self._veil = veil
         self._who = who
         self._size_bytes = 0
         self._ended = False
@@ -116,12 +125,12 @@ class EventStream:
     def _decode(self, piece: bytes | None) -> list[bytes]:
         if piece is None:
             self._ended = True
-            return self._decoder.close()
+            return [self._veil.hide(event) for event in self._decoder.close()]
         self._size_bytes += len(piece)
         if self._size_bytes > MAX_STREAM_BYTES:
             raise UpstreamMalformed(f"{self._who} sent more than {MAX_STREAM_BYTES} bytes; the rest is not taken")
         try:
-            return [self._place.hide(event) for event in self._decoder.feed(piece)]
+            return [self._veil.hide(event) for event in self._decoder.feed(piece)]
         except ValueError as err:
             raise UpstreamMalformed(f"{self._who}: {err}") from None
 

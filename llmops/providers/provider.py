@@ -34,6 +34,8 @@ class Call:
         body: The caller's body, parsed, without our own fields. Owned by the gateway: copied, never changed.
         stream: Whether a streamed answer is wanted.
         headers: Passed on upstream (``traceparent``).
+        translated: Whether the body was put into chat here, and names may be fitted to the model's server; a body
+            that came in chat is passed on as it is.
     """
 
     task: Task
@@ -41,6 +43,7 @@ class Call:
     stream: bool
     limits: Limits
     headers: Mapping[str, str]
+    translated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

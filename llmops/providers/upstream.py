@@ -6,12 +6,13 @@ never followed: a redirect would carry a key to a place the endpoint's document 
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pyqwest import (
     Client,
     Headers,
     HTTPTransport,
+    Proxy,
     ReadError,
     RemoteProtocolError,
     Request,
@@ -27,20 +28,33 @@ ERROR_PREVIEW_CHARS = 2000
 #: What a call can end with besides an answer.
 FAILURES = (OSError, RemoteProtocolError, ReadError, WriteError, ValueError, RuntimeError)
 LONGEST_RETRY_AFTER_S = 3600
+#: Stands where the environment's proxy would, and is used for no name and no address.
+_NO_PROXY = Proxy("http://127.0.0.1:9", no_proxy="*,0.0.0.0/0,::/0")
+
+
+def connections(addresses: Mapping[str, Sequence[str]] | None = None) -> HTTPTransport:
+    """A pool of connections.
+
+    Args:
+        addresses: Of hosts, by name: for these nobody is asked, and no proxy is used for anything. None: every name is
+            resolved, and the proxies of the environment are used.
+    """
+    return HTTPTransport(
+        tls_include_system_certs=True,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        pool_max_idle_per_host=256,
+        follow_redirects=False,
+        enable_otel=False,
+        dns_overrides=addresses,
+        proxy=_NO_PROXY if addresses is not None else None,
+    )
 
 
 class Upstreams:
     """The HTTP client of a process; opened once, closed with `aclose`."""
 
     def __init__(self) -> None:
-        self._transport = HTTPTransport(
-            tls_include_system_certs=True,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            pool_max_idle_per_host=256,
-            follow_redirects=False,
-            enable_otel=False,
-        )
-        self._client = Client(self._transport)
+        self._transport = connections()
 
     async def fetch(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, limit_s: float, who: str
@@ -59,7 +73,8 @@ class Upstreams:
         """
         try:
             async with asyncio.timeout(limit_s):
-                response = await self._client.execute(method, url, headers, body)
+                way = await self._way(url, who)
+                response = await Client(way).execute(method, url, headers, body)
         except FAILURES as err:
             raise failure(err, who, limit_s) from None
         return response.status, dict(response.headers.items()), response.content
@@ -72,9 +87,14 @@ class Upstreams:
         """
         try:
             async with asyncio.timeout(limit_s):
-                return Body(await self._transport.execute(Request("POST", url, Headers(headers.items()), body)), who)
+                way = await self._way(url, who)
+                return Body(await way.execute(Request("POST", url, Headers(headers.items()), body)), who)
         except FAILURES as err:
             raise failure(err, who, limit_s) from None
+
+    async def _way(self, url: str, who: str) -> HTTPTransport:
+        """The connections a URL may use."""
+        return self._transport
 
     async def aclose(self) -> None:
         """Close every connection."""

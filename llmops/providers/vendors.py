@@ -27,6 +27,10 @@ BASES: Mapping[str, str] = {
     "nvidia": "https://integrate.api.nvidia.com/v1",
 }
 OPENAI_BASE = "https://api.openai.com/v1"
+#: What nearly every server calls the limit of an answer, and what OpenAI does since its models reason.
+MAX_TOKENS, _MAX_COMPLETION_TOKENS = "max_tokens", "max_completion_tokens"
+#: Addresses that this table names, and no document.
+_PUBLIC = tuple(f"{base}/" for base in (*BASES.values(), OPENAI_BASE) if base.startswith("https://"))
 #: External-model providers of the contract that speak OpenAI's wire; the others go over the litellm bridge.
 SPOKEN = frozenset({"openai", "databricks-model-serving", "custom"})
 
@@ -87,3 +91,29 @@ def _custom(config: CustomProviderConfig, base: str, task: Task) -> Target:
     if config.api_key_auth is not None:
         return Target(url, {}, (config.api_key_auth.key.lower(), ""), config.api_key_auth.value)
     return Target(url, {})
+
+
+def limit_name(url: str) -> str:
+    """What the server of a URL calls the limit of an answer; OpenAI's newer models refuse the older name.
+
+    Source: https://platform.openai.com/docs/api-reference/chat/create#chat-create-max_completion_tokens
+    """
+    return _MAX_COMPLETION_TOKENS if url.startswith(f"{OPENAI_BASE}/") else MAX_TOKENS
+
+
+def known(url: str) -> bool:
+    """Whether a URL leads to a vendor of this table, and not to a place that a document names."""
+    return f"{url}/".startswith(_PUBLIC)
+
+
+def urls(entity: ServedEntity) -> Mapping[str, str]:
+    """Every URL that an entity's document makes a place to send requests to, by field."""
+    extras, model = entity.llmops, entity.external_model
+    found = {"llmops.api_base": extras.api_base} if extras.api_base else {}
+    if extras.vendor is not None and not extras.api_base and not known(f"{BASES[extras.vendor]}/"):
+        found["llmops.vendor"] = BASES[extras.vendor]
+    if model is not None:
+        block = f"external_model.{model.CONFIGS[model.provider]}"
+        given = {name: value for name, value in model.config.plain().items() if name.endswith(("_base", "_url"))}
+        found.update({f"{block}.{name}": value for name, value in given.items()})
+    return found

@@ -122,22 +122,34 @@ def test_a_missing_wheel_says_what_to_install(model: Path, tmp_path: Path) -> No
         assert child.line["error"].endswith("pip install 'llmops[local]'")
 
 
-def read_one_chunk(client: httpx.Client) -> Generator[str]:
-    """Leave a long answer in the making."""
-    body = {**HELLO, "max_tokens": gguf_model.CONTEXT, "stream": True}
+def read(client: httpx.Client) -> Generator[str]:
+    """A long answer in the making, line by line."""
+    body = {**HELLO, "max_tokens": 400, "ignore_eos": True, "stream": True}
     with client.stream("POST", "/v1/chat/completions", json=body) as response:
-        yield next(response.iter_lines())
+        yield from response.iter_lines()
 
 
-def test_sigterm_ends_an_engine_at_work_cleanly(model: Path) -> None:
-    """Its destructor crashes while it generates, so it must not run."""
+def test_sigterm_lets_an_engine_finish_what_it_has_begun(model: Path) -> None:
     with Child(MODULE, "--model", str(model)) as child, child.client() as client:
-        answering = read_one_chunk(client)
+        answering = read(client)
         assert next(answering)
         child.process.send_signal(signal.SIGTERM)
+        rest = [line for line in answering if line]
+
+        assert rest[-1] == "data: [DONE]"
+        assert len(rest) > 300
+        assert child.process.wait(WAIT_S) == 0
+
+
+def test_an_engine_at_work_whose_reader_leaves_ends_cleanly(model: Path) -> None:
+    """Its destructor crashes while it generates, so it must not run."""
+    with Child(MODULE, "--model", str(model)) as child, child.client() as client:
+        answering = read(client)
+        assert next(answering)
+        child.process.send_signal(signal.SIGTERM)
+        answering.close()
 
         assert child.process.wait(WAIT_S) == 0
-        answering.close()
 
 
 def test_the_engine_dies_with_a_killed_parent(model: Path) -> None:
