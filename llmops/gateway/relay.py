@@ -52,11 +52,16 @@ class Relay:
         self._tokenizer = tokenizer
         self._adds_usage = adds_usage
         self._keeps_usage = adds_usage or (asked is not None and asked.wants_usage)
+        translation = recording.translation
+        self._telling = translation.telling(recording.interaction_id) if translation is not None else None
         self._ready = b""
         self._chunks: list[Mapping[str, Any]] = []
         self._finished = False
         self._usage_sent = False
         self._ended = False
+        #: The chunks joined, as chat; None until `_joined`, and where nobody can join them.
+        self._response: dict[str, Any] | None = None
+        self._joined = False
 
     def begin(self, events: list[bytes]) -> None:
         """Take the first events; the answer is committed when this returns.
@@ -101,23 +106,30 @@ class Relay:
         return passed if error is None else passed + self._cut(error)
 
     def _pass(self, events: list[bytes]) -> tuple[bytes, Cut | None]:
-        """What of the events is sent on, as it came, up to the first that is none."""
+        """What of the events is sent on, as it came or in the caller's wire, up to the first that is none."""
         passed = b""
         try:
             for event in events:
-                if (kept := self._kept(event)) is not None:
+                chunk = self._noted(event)
+                if self._telling is not None:
+                    passed += self._telling.take(chunk)
+                elif (kept := self._kept(event, chunk)) is not None:
                     passed += encode(kept)
         except Cut as err:
             return passed, err
         return passed, None
 
-    def _kept(self, event: bytes) -> bytes | None:
-        """What of one event is sent on; None for an event the caller did not ask for."""
+    def _noted(self, event: bytes) -> Mapping[str, Any]:
+        """One event as a chunk, kept for the record."""
         chunk = _chunk(event)
         self._chunks.append(chunk)
-        choices = chunk.get("choices")
-        if choices:
+        if choices := chunk.get("choices"):
             self._finished = self._finished or any(choice.get("finish_reason") for choice in choices)
+        return chunk
+
+    def _kept(self, event: bytes, chunk: Mapping[str, Any]) -> bytes | None:
+        """What of one event is sent on; None for an event the caller did not ask for."""
+        if chunk.get("choices"):
             if self._adds_usage and chunk.get("usage") is not None:
                 # ChatDatabricks counts the usage of a chunk with choices twice; it gets it in a chunk of its own.
                 return orjson.dumps({key: value for key, value in chunk.items() if key != "usage"})
@@ -130,8 +142,10 @@ class Relay:
     def _end(self) -> bytes:
         if not self._finished:
             return self._cut(Cut("the upstream ended its answer in the middle"))
+        # Before the record: what still waits is told now, and belongs to the answer.
+        ended = self._telling.end(self._counted()) if self._telling is not None else b""
         self._close(None)
-        return self._usage_chunk() + encode(DONE)
+        return ended or self._usage_chunk() + encode(DONE)
 
     def _usage_chunk(self) -> bytes:
         usage = next((chunk["usage"] for chunk in reversed(self._chunks) if chunk.get("usage") is not None), None)
@@ -143,15 +157,26 @@ class Relay:
     def _cut(self, err: LlmopsError) -> bytes:
         """The last event of an answer that broke: an error, and no ``[DONE]``."""
         self._close(err)
+        if self._telling is not None:
+            return self._telling.error(err)
         error = {"message": err.message, "type": "upstream_error", "code": err.error_code}
         return encode(orjson.dumps({"error": error}))
 
     def _close(self, error: LlmopsError | None) -> None:
         self._ended = True
-        task, invocation = self._recording.task, self._recording.invocation
-        folded = self._folded(task)
-        self._recording.usage = self._usage(task, invocation, folded)
-        self._recording.streamed(folded, error)
+        usage = self._counted()
+        response = self._response
+        if response is not None and self._telling is not None:
+            response = self._telling.document(usage, error)
+        self._recording.streamed(response, error)
+
+    def _counted(self) -> Usage | None:
+        """The tokens of the answer, noted in the record; the chunks are joined for it, once."""
+        recording = self._recording
+        if not self._joined:
+            self._joined, self._response = True, self._folded(recording.task)
+            recording.usage = self._usage(recording.task, recording.invocation, self._response)
+        return recording.usage
 
     def _folded(self, task: Task | None) -> dict[str, Any] | None:
         """The chunks joined; None where there are none, or nobody can join or write them."""
