@@ -1,32 +1,39 @@
 """Who may come in: one extractor for every credential header, and the house rules of a loopback address.
 
-With a token set, every request but health and discovery carries it. Without one the server listens on loopback only,
-and refuses what a web page in the user's browser could send it: a foreign Host, a foreign Origin, a form.
+With the admin's token set, or any token made, every request but health and discovery carries one. Without any the
+server listens on loopback only, and refuses what a web page in the user's browser could send it: a foreign Host, a
+foreign Origin, a form.
 """
 
 import base64
 import binascii
 import hmac
 from collections.abc import Mapping
+from typing import Annotated
 from urllib.parse import urlsplit
 
+from fastapi import Depends, Request
+
+from llmops.endpoints.access import NEEDED, Access
+from llmops.endpoints.caller import ADMIN, Caller
 from llmops.errors import BadRequest, PermissionDenied, Unauthenticated
 from llmops.settings import LOOPBACK, Settings
 
 #: Open to everybody: whether the house stands, and where a client finds its way.
 OPEN_PATHS = frozenset({"/health", "/ready", "/.well-known/databricks-config"})
-#: The user of the admin token.
-ADMIN = "admin"
+#: Who has the token of `LLMOPS_TOKEN`.
+_OPERATOR = Caller(ADMIN, admin=True)
 
 
 class Doorkeeper:
     """Checks the headers of every request."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, access: Access) -> None:
         self._token = settings.token
         self._loopback = settings.loopback
+        self._access = access
 
-    def admit(self, headers: Mapping[bytes, bytes]) -> str | None:
+    async def admit(self, headers: Mapping[bytes, bytes]) -> Caller | None:
         """Let a request in, or not.
 
         Args:
@@ -38,15 +45,37 @@ class Doorkeeper:
         Raises:
             Unauthenticated: A token is asked for, and this is not it.
             PermissionDenied: A web page seems to have sent it.
+            Unavailable: It cannot be known now whether the token is one.
         """
-        if self._token is not None:
-            given = credential(headers)
-            if given is None or not hmac.compare_digest(given.encode(), self._token.encode()):
-                raise Unauthenticated("a valid token is needed: send it as 'Authorization: Bearer <token>'")
-            return ADMIN
-        if self._loopback:
-            _refuse_foreign(headers)
-        return None
+        if self._token is None and not self._access.on:
+            if self._loopback:
+                _refuse_foreign(headers)
+            return None
+        given = credential(headers)
+        if not given:
+            raise Unauthenticated(NEEDED)
+        if self._token is not None and hmac.compare_digest(given.encode(), self._token.encode()):
+            return _OPERATOR
+        return await self._access.caller(given)
+
+
+def caller(request: Request) -> Caller | None:
+    """Who sent a request that the front let in; None where no token is asked for."""
+    found: Caller | None = request.scope.get("caller")
+    return found
+
+
+By = Annotated[Caller | None, Depends(caller)]
+
+
+async def require_admin(by: By) -> None:
+    """Refuse everybody but an admin; where no token is asked for, that is everybody on this machine.
+
+    Raises:
+        PermissionDenied: The caller is no admin.
+    """
+    if by is not None and not by.admin:
+        raise PermissionDenied(f"User '{by.user}' is not an admin; only an admin may do this")
 
 
 def credential(headers: Mapping[bytes, bytes]) -> str | None:

@@ -1,8 +1,9 @@
-"""Errors as bodies: one shape for Databricks and MLflow routes, one for OpenAI's."""
+"""Errors as bodies: one shape for Databricks and MLflow routes, one for OpenAI's, one for Anthropic's."""
 
 import orjson
 
 from llmops.errors import LlmopsError
+from llmops.protocol import messages
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -31,9 +32,11 @@ def body(error: LlmopsError, path: str) -> bytes:
     """The body of an error answer, in the shape of the route it goes back on.
 
     Args:
-        path: Of the request; what begins with ``/v1/`` speaks OpenAI's shape.
+        path: Of the request; what begins with ``/v1/messages`` speaks Anthropic's shape, other ``/v1/`` OpenAI's.
     """
     message = _calm(error.message)
+    if path.startswith("/v1/messages"):
+        return messages.error_body(error, message)
     if path.startswith("/v1/"):
         kind = _OPENAI_TYPES.get(error.status, "api_error")
         code = error.error_code.lower()

@@ -10,15 +10,52 @@ from fastapi import FastAPI
 from llmops.errors import BadRequest, LlmopsError
 from llmops.gateway.pipeline import Gateway
 from llmops.interactions.recorder import Asked
+from llmops.protocol import messages, responses
 from llmops.protocol.invocation import MAX_BODY_BYTES
 from llmops.protocol.task import PATH, Task
-from routes import errors
+from llmops.protocol.translation import Translate
+from llmops.protocol.wires import WIRES
+from routes import errors, ui
 from routes.auth import OPEN_PATHS, Doorkeeper, require_json
 from routes.streaming import Receive, Send, Watch, send_reply, send_whole
 
 Scope = MutableMapping[str, Any]
 
-_BEFORE, _AFTER = "/serving-endpoints/", "/invocations"
+_BEFORE, _SERVED, _AFTER = "/serving-endpoints/", "/served-models/", "/invocations"
+#: MLflow's client of an ``http://`` target asks here.
+_GATEWAY = "/endpoints/"
+
+#: Doors whose path names the endpoint, and how they are named in the record.
+NAMED_DOORS = {_BEFORE: "databricks", _GATEWAY: "gateway"}
+#: Doors whose body names the endpoint; whether their streams of a chat end with usage unasked.
+TASK_DOORS = {
+    "/v1": ("openai", False),
+    "/serving-endpoints": ("databricks", True),
+    "/serving-endpoints/v1": ("databricks", True),
+    "/ai-gateway/mlflow/v1": ("databricks", True),
+    "/ai-gateway/openai/v1": ("openai", False),
+}
+#: Counts the tokens of a request of Messages.
+COUNT_DOOR = "/v1/messages/count_tokens"
+#: Doors to chat endpoints that speak another wire than chat, and how they are named in the record.
+TRANSLATED_DOORS = {
+    **{f"{prefix}/responses": responses.NAME for prefix in TASK_DOORS},
+    "/v1/messages": messages.NAME,
+    COUNT_DOOR: messages.NAME,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a path names.
+
+    Attributes:
+        endpoint: None where the body names it.
+        served: The one served entity to ask; None where the traffic config chooses.
+    """
+
+    endpoint: str | None = None
+    served: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +65,8 @@ class Door:
     Attributes:
         wire: How it is named in the record.
         task: What the route is for; None where the body tells.
+        translate: Reads the body of a wire that is not the model's.
+        counts: Whether the tokens of the request are what is asked for, and no answer.
     """
 
     gateway: Gateway
@@ -35,21 +74,19 @@ class Door:
     wire: str
     task: Task | None = None
     adds_usage: bool = False
+    translate: Translate | None = None
+    counts: bool = False
 
-    async def serve(self, name: str | None, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; nothing but a cancellation comes out of here.
-
-        Args:
-            name: The endpoint, from the path; None where the body names it.
-        """
+    async def serve(self, to: Named, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; nothing but a cancellation comes out of here."""
         try:
-            await self._serve(name, scope, receive, send)
+            await self._serve(to, scope, receive, send)
         except LlmopsError as err:
             await send_whole(send, err.status, errors.headers(err), errors.body(err, scope["path"]))
 
-    async def _serve(self, name: str | None, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, to: Named, scope: Scope, receive: Receive, send: Send) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        user = self.doorkeeper.admit(headers)
+        caller = await self.doorkeeper.admit(headers)
         raw, problem = b"", None
         try:
             require_json(headers)
@@ -60,22 +97,27 @@ class Door:
         asked = Asked(
             raw=raw,
             wire=self.wire,
-            endpoint=name,
+            endpoint=to.endpoint,
             task=self.task,
-            user=user,
+            user=caller.user if caller is not None else None,
+            caller=caller,
             session=_text(headers.get(b"x-session-id")),
             traceparent=_text(headers.get(b"traceparent")),
             adds_usage=self.adds_usage,
             problem=problem,
+            translate=self.translate,
         )
+        if self.counts:
+            return await send_reply(send, self.gateway.count(asked))
         watch = Watch(receive)
         try:
-            await send_reply(send, await self.gateway.invoke(asked))
+            await send_reply(send, await self.gateway.invoke(asked, to.served))
         except asyncio.CancelledError:
             if not watch.gone:
                 raise
         finally:
             watch.close()
+        return None
 
 
 async def read(receive: Receive, headers: Mapping[bytes, bytes]) -> bytes:
@@ -112,30 +154,48 @@ class Front:
     def __init__(self, app: FastAPI, gateway: Gateway, doorkeeper: Doorkeeper) -> None:
         self.app = app
         self._doorkeeper = doorkeeper
-        self._named = Door(gateway, doorkeeper, "databricks")
+        self._named = {prefix: Door(gateway, doorkeeper, wire) for prefix, wire in NAMED_DOORS.items()}
         self._doors = {
             prefix + path: Door(gateway, doorkeeper, wire, task, adds_usage and task is Task.CHAT)
-            for prefix, wire, adds_usage in (("/v1", "openai", False), ("/serving-endpoints", "databricks", True))
+            for prefix, (wire, adds_usage) in TASK_DOORS.items()
             for task, path in PATH.items()
+        }
+        self._doors |= {
+            path: Door(gateway, doorkeeper, wire, Task.CHAT, translate=WIRES[wire].translate, counts=path == COUNT_DOOR)
+            for path, wire in TRANSLATED_DOORS.items()
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or one event of the server's life."""
         if scope["type"] == "http" and scope["method"] == "POST":
-            path = scope["path"]
-            door, name = self._doors.get(path), None
-            if door is None and path.startswith(_BEFORE) and path.endswith(_AFTER):
-                door, name = self._named, path[len(_BEFORE) : -len(_AFTER)]
-            if door is not None and name != "" and "/" not in (name or ""):
-                return await door.serve(name, scope, receive, send)
+            door, to = self._door(scope["path"])
+            if door is not None:
+                return await door.serve(to, scope, receive, send)
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             try:
                 headers = dict(scope["headers"])
-                scope["principal"] = self._doorkeeper.admit(headers)
+                scope["caller"] = caller = await self._doorkeeper.admit(headers)
+                scope["principal"] = caller.user if caller is not None else None
                 _refuse_large(headers)
             except LlmopsError as err:
+                if err.status == 401 and scope["path"] == ui.PATH:
+                    # A browser can send a token only once it has the page that asks for it.
+                    return await send_whole(send, 401, [*ui.HEADERS, (b"www-authenticate", b"Bearer")], ui.SIGN_IN)
                 return await send_whole(send, err.status, errors.headers(err), errors.body(err, scope["path"]))
         return await self.app(scope, receive, send)
+
+    def _door(self, path: str) -> tuple[Door | None, Named]:
+        """The door of a path and what the path names; None where it is no invocation."""
+        if (door := self._doors.get(path)) is not None:
+            return door, Named()
+        prefix = next((prefix for prefix in self._named if path.startswith(prefix)), None)
+        if prefix is None or not path.endswith(_AFTER):
+            return None, Named()
+        # Names hold no slash, so a path of another length is none of these.
+        endpoint, separator, served = path[len(prefix) : -len(_AFTER)].partition(_SERVED)
+        if "/" in endpoint or "/" in served or not endpoint or (separator and (not served or prefix != _BEFORE)):
+            return None, Named()
+        return self._named[prefix], Named(endpoint, served or None)
 
 
 def _refuse_large(headers: Mapping[bytes, bytes]) -> None:

@@ -21,6 +21,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--worker", type=int, required=True)
     parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--own-fd", type=int, required=True, help="a socket that only this worker answers")
+    parser.add_argument("--limits-fd", type=int, required=True, help="memory in which all workers count limits")
     parser.add_argument("--host", required=True)
     parser.add_argument("--data-dir", type=Path, required=True)
     given = parser.parse_args()
@@ -28,13 +30,13 @@ def main() -> None:
     # Longer than uvicorn takes, so that what was cut short is recorded.
     hold(grace_s=GRACE_S + 5)
     settings = server_settings(host=given.host, data_dir=given.data_dir)
-    serve(settings, given.worker, socket.socket(fileno=given.fd))
+    serve(settings, given.worker, given.limits_fd, [socket.socket(fileno=fd) for fd in (given.fd, given.own_fd)])
 
 
-def serve(settings: Settings, worker: int, listener: socket.socket) -> None:
-    """Run one worker on a listening socket."""
+def serve(settings: Settings, worker: int, limits_memory: int, listeners: list[socket.socket]) -> None:
+    """Run one worker on listening sockets."""
     config = uvicorn.Config(
-        create_app(settings, worker),
+        create_app(settings, worker, limits_memory),
         loop="uvloop",
         http="httptools",
         access_log=False,
@@ -47,7 +49,7 @@ def serve(settings: Settings, worker: int, listener: socket.socket) -> None:
     # What is made at the start lives to the end: the collector need not look at it at every turn.
     gc.collect()
     gc.freeze()
-    uvicorn.Server(config).run(sockets=[listener])
+    uvicorn.Server(config).run(sockets=listeners)
 
 
 if __name__ == "__main__":

@@ -126,6 +126,25 @@ def test_a_management_body_that_is_odd_is_an_error_in_json(server: Server, body:
     assert set(answer.json()) == {"error_code", "message"}
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "reason"),
+    [
+        ("/api/2.0/serving-endpoints", b'{"name":"\\ud800"}', "surrogates"),
+        ("/api/2.0/token/delete", b'{"token_id":"\\ud800"}', "surrogates"),
+        ("/api/2.0/external-function", b'{"connection_name":"\\ud800"}', "surrogates"),
+        ("/serving-endpoints/feedback", b'{"\\ud800":1}', "surrogates"),
+        ("/serving-endpoints/feedback", b'{"value":18446744073709551616}', "64-bit"),
+        ("/api/2.0/secrets/rotate-master", b"{", "JSON"),
+        ("/api/2.0/serving-endpoints", b'{"name":"x","config":{"served_models":5}}', "config.served_entities"),
+    ],
+)
+def test_what_no_store_could_keep_is_refused_and_says_why(server: Server, path: str, body: bytes, reason: str) -> None:
+    answer = server.post_bytes(path, body)
+
+    assert answer.status_code == 400
+    assert reason in answer.json()["message"]
+
+
 def test_a_management_body_over_16_mb_is_refused(server: Server) -> None:
     answer = server.post_bytes("/api/2.0/serving-endpoints", b'{"name":"' + b"x" * (17 << 20) + b'"}')
 

@@ -3,11 +3,13 @@
 import orjson
 import pytest
 
+from llmops.interactions.shipper_state import ShipperState
 from tests import faults
-from tests.conftest import KEY
+from tests.conftest import KEY, NewServer
+from tests.logged import flush, runs
 from tests.scripts import chat, completion, echo, embeddings, status
-from tests.server import Server
-from tests.upstream import Upstream
+from tests.server import Server, demo, external
+from tests.upstream import Upstream, refused_url
 from tests.wire import Script
 
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -26,7 +28,13 @@ def test_an_answer_passes_through_byte_for_byte(server: Server, upstream: Upstre
 def test_unknown_fields_survive_and_ours_are_taken_out(server: Server, upstream: Upstream) -> None:
     upstream.play(chat())
 
-    server.ask("up", a_vendors_new_field={"deep": [1]}, client_request_id="c-1", usage_context={"team": "x"})
+    server.ask(
+        "up",
+        a_vendors_new_field={"deep": [1]},
+        client_request_id="c-1",
+        usage_context={"team": "x"},
+        databricks_options={},
+    )
 
     assert upstream.requests[-1].json == {
         "model": "up-model",
@@ -61,6 +69,20 @@ def test_the_answer_names_its_interaction_and_its_entity(server: Server, upstrea
     assert len(headers["x-request-id"]) == 32
     assert headers["x-mlflow-trace-id"] == f"tr-{headers['x-request-id']}"
     assert headers["served-model-name"] == "up"
+
+
+def test_every_answer_names_the_run_it_becomes(new_server: NewServer) -> None:
+    """Once the shipper has said that it chooses the ids of runs; plain, streamed, refused, of an unknown endpoint."""
+    server = new_server(demo(), external("down", refused_url()), environment={"LLMOPS_SECRET_TEST_KEY": KEY})
+    server.wait(lambda: (told := ShipperState.read(server.data_dir)) is not None and told.run_ids, 120)
+    server.wait(lambda: "x-mlflow-run-id" in server.ask("demo").headers)
+
+    answers = [server.ask("demo"), server.ask("demo", stream=True), server.ask("down"), server.ask("nobody")]
+    flush(server)
+
+    named = [answer.headers["x-mlflow-run-id"] for answer in answers]
+    assert named == [answer.headers["x-request-id"] for answer in answers]
+    assert set(named) <= {run.info.run_id for run in runs(server)}
 
 
 def test_a_clients_own_request_id_is_not_taken(server: Server, upstream: Upstream) -> None:

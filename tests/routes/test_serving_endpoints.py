@@ -110,8 +110,10 @@ def test_mlflow_is_told_what_is_wrong(client: Any, upstream: Upstream, created: 
         client.get_endpoint("nope")
     with pytest.raises(HTTPError, match="owned by the file"):
         client.delete_endpoint("demo")
-    with pytest.raises(HTTPError, match="not enforced by this version"):
-        client.update_endpoint_ai_gateway(created, {"rate_limits": [{"calls": 1, "renewal_period": "minute"}]})
+    with pytest.raises(HTTPError, match="renewal_period: 'hour' is not one of 'minute'"):
+        client.update_endpoint_ai_gateway(created, {"rate_limits": [{"calls": 1, "renewal_period": "hour"}]})
+    with pytest.raises(HTTPError, match="guardrails: not enforced by this version"):
+        client.update_endpoint_ai_gateway(created, {"guardrails": {"input": {"safety": True}}})
 
 
 def test_mlflow_embeds(client: Any, upstream: Upstream) -> None:
