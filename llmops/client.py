@@ -16,7 +16,7 @@ from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandl
 
 import orjson
 
-from llmops.errors import CommandError
+from llmops.errors import CommandError, ServerRefused
 from llmops.protocol import chat, completions
 from llmops.protocol.sse import DONE, Decoder
 from llmops.protocol.task import Task
@@ -171,7 +171,7 @@ class Client:
 
     Raises:
         CommandError: The settings name no HTTP server. Every method raises it too: exit code 69 where no server
-            answers, 1 with the server's own message where it refuses.
+            answers, 1 with the server's own message where it refuses (then a ServerRefused).
     """
 
     def __init__(self, settings: ClientSettings, *, answer_timeout_s: float = ANSWER_TIMEOUT_S) -> None:
@@ -211,9 +211,31 @@ class Client:
         """Put a new config in the place of an endpoint's."""
         return Endpoint.read(self._manage("PUT", f"/{quote(name, safe='')}/config", config, name=name))
 
+    def replace_endpoint(self, name: str, document: Mapping[str, Any]) -> Endpoint:
+        """Put a whole document in the place of an endpoint's, in one step."""
+        return Endpoint.read(self._manage("PUT", f"/{quote(name, safe='')}", document, name=name))
+
+    def list_versions(self, name: str) -> list[Document]:
+        """Every config an endpoint has had, the newest first."""
+        return list(self._manage("GET", f"/{quote(name, safe='')}/versions", name=name)["versions"])
+
+    def rollback(self, name: str, version: int) -> Endpoint:
+        """Make a former config of an endpoint its newest."""
+        body = {"config_version": version}
+        return Endpoint.read(self._manage("POST", f"/{quote(name, safe='')}/rollback", body, name=name))
+
     def delete_endpoint(self, name: str) -> None:
         """Delete an endpoint."""
         self._manage("DELETE", f"/{quote(name, safe='')}", name=name)
+
+    def give_feedback(self, feedback: Mapping[str, Any]) -> Document:
+        """Say what an answer is worth.
+
+        Args:
+            feedback: ``interaction_id`` and ``value``, perhaps ``name``, ``rationale`` and ``user``.
+        """
+        with self._send("POST", "/serving-endpoints/feedback", feedback, timeout_s=MANAGE_TIMEOUT_S) as response:
+            return self._document(response, None)
 
     def invoke(self, name: str, body: Mapping[str, Any], session: str | None = None) -> Answer:
         """Ask an endpoint and wait for the whole answer.
@@ -289,7 +311,13 @@ class Client:
             raise CommandError(f"{self.url} answered {answered}, not as an llmops server does: is LLMOPS_HOST right?")
         if response.status == 404 and name is not None:
             message = message.removesuffix(".") + self._nearest(name)
-        raise CommandError(message)
+        wait_s = response.headers.get("Retry-After", "")
+        raise ServerRefused(
+            message,
+            status=response.status,
+            retry_after_s=int(wait_s) if wait_s.isdigit() else None,
+            interaction_id=response.headers.get("x-request-id"),
+        )
 
     def _nearest(self, name: str) -> str:
         try:

@@ -13,6 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from llmops.cli.connection import complete_endpoint, with_client
+from llmops.cli.endpoints_history import print_history
 from llmops.client import Client, Document, Endpoint
 from llmops.errors import CommandError
 
@@ -98,6 +99,29 @@ def delete(client: Client, name: str, yes: bool, as_json: bool) -> None:
         _print_json({"name": name, "deleted": True})
     else:
         click.echo(f"endpoint '{name}' deleted")
+
+
+@endpoints.command()
+@click.argument("name", shell_complete=complete_endpoint)
+@_as_json
+@with_client
+def history(client: Client, name: str, as_json: bool) -> None:
+    """List every config an endpoint has had, the newest first, and what each changed."""
+    versions = client.list_versions(name)
+    if as_json:
+        _print_json(versions)
+    else:
+        print_history(name, versions)
+
+
+@endpoints.command()
+@click.argument("name", shell_complete=complete_endpoint)
+@click.argument("version", type=click.IntRange(min=1))
+@_as_json
+@with_client
+def rollback(client: Client, name: str, version: int, as_json: bool) -> None:
+    """Make the config of a former VERSION the newest one; nothing of the history is lost."""
+    _report(client.rollback(name, version), f"has the config of version {version} again", as_json=as_json)
 
 
 def _document(file: TextIO) -> Document:

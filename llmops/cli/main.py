@@ -21,9 +21,18 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "query": ("llmops.cli.query:query", "Ask an endpoint one question."),
     "chat": ("llmops.cli.chat:chat", "Talk with an endpoint."),
     "endpoints": ("llmops.cli.endpoints:endpoints", "List, show, create, update and delete endpoints."),
+    "secrets": ("llmops.cli.secrets:secrets", "Keep the keys that endpoints use, encrypted on the server."),
+    "tokens": ("llmops.cli.tokens:tokens", "Let people in: make, list and revoke their tokens."),
     "interactions": ("llmops.cli.interactions:interactions", "See what was asked and answered."),
+    "feedback": ("llmops.cli.feedback:feedback", "Say what an answer was worth."),
+    "replay": ("llmops.cli.replay:replay", "Ask another endpoint what was asked before, and compare."),
+    "tables": ("llmops.cli.tables:tables", "See and tidy the inference tables."),
     "models": ("llmops.cli.models:models", "Fetch and list the files of foundation models."),
     "validate": ("llmops.cli.validate:validate", "Check endpoint files without a server."),
+    "plan": ("llmops.cli.plan:plan", "Show what `apply` would change."),
+    "apply": ("llmops.cli.apply:apply", "Make a server's endpoints what files say."),
+    "export": ("llmops.cli.export:export", "Write a server's endpoints as files."),
+    "import": ("llmops.cli.import_config:import_config", "Make endpoint files of another gateway's config."),
     "completion": ("llmops.cli.completion:completion", "Print the completion script of a shell."),
 }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from llmops.endpoints.files import EndpointFile, read_directory
+from llmops.endpoints.watch import Watch
 from llmops.settings import DEFAULT_PORT, reach_loopback_directly, server_settings
 from llmops.supervisor import Supervisor
 
@@ -31,8 +32,16 @@ from llmops.supervisor import Supervisor
 @click.option(
     "--mlflow-ui-port", default=0, type=click.IntRange(0, 65535), help="Port of MLflow's server.  [default: a free one]"
 )
+@click.option("--watch", is_flag=True, help="Serve changes of endpoint files as they are made.")
 def serve(
-    host: str, port: int, configs: Path, data_dir: Path | None, workers: int, no_mlflow_ui: bool, mlflow_ui_port: int
+    host: str,
+    port: int,
+    configs: Path,
+    data_dir: Path | None,
+    workers: int,
+    no_mlflow_ui: bool,
+    mlflow_ui_port: int,
+    watch: bool,
 ) -> None:
     """Serve the endpoints of --configs and those created over REST.
 
@@ -54,7 +63,8 @@ def serve(
     reach_loopback_directly()
     # The key of this run's child processes: made anew, known to nobody else, written nowhere.
     settings = replace(settings, internal_key=secrets.token_urlsafe(32))
-    asyncio.run(Supervisor(settings, files, lambda line: click.echo(line)).run())
+    watcher = Watch(configs, files) if watch else None
+    asyncio.run(Supervisor(settings, files, lambda line: click.echo(line), watcher).run())
 
 
 def problems(files: list[EndpointFile]) -> list[str]:

@@ -42,5 +42,5 @@ def terminal(url: str, *args: str, columns: int = 100, more: Mapping[str, str] |
     env: Any = environment(url, **(more or {}))
     command, *first = COMMAND
     return pexpect.spawn(
-        command, [*first, *args], env=env, cwd=str(ROOT), encoding="utf-8", timeout=10, dimensions=(24, columns)
+        command, [*first, *args], env=env, cwd=str(ROOT), encoding="utf-8", timeout=60, dimensions=(24, columns)
     )

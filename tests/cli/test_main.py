@@ -105,7 +105,7 @@ def test_ctrl_c_while_waiting_ends_the_command_and_the_call(server: Server) -> N
     running = start(server.url, "query", "demo", "hi")
     server.upstream.wait_for(lambda: len(server.invocations) == 1)
     running.send_signal(signal.SIGINT)
-    stdout, stderr = running.communicate(timeout=10)
+    stdout, stderr = running.communicate(timeout=60)
 
     assert (running.returncode, stdout, stderr.strip()) == (130, b"", b"")
     server.upstream.wait_for(lambda: server.upstream.cancelled == 1)

@@ -96,7 +96,7 @@ def test_a_streamed_answer_is_shown_as_it_comes(server: Server) -> None:
     assert running.stdout is not None
     first = running.stdout.read(5)
     gate.open()
-    rest, _ = running.communicate(timeout=10)
+    rest, _ = running.communicate(timeout=60)
 
     assert (first, rest) == (b"first", b" second\n")
 
