@@ -11,8 +11,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -45,6 +45,8 @@ config:
       llmops:
         api_base: {url}/v1
 """
+#: The same, with nothing recorded of it.
+_UNLOGGED = _ENDPOINT.replace("name: bench", "name: unlogged", 1) + "llmops: {{log: nothing}}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,24 +108,50 @@ def passthrough(direct: System) -> Iterator[System]:
         yield System("passthrough", _address(process) + _CHAT, psutil.Process(process.pid))
 
 
+def llmops(direct: System, work_dir: Path) -> AbstractContextManager[System]:
+    """This server, its log on, with the endpoint ``bench`` in front of the upstream; see `serve`."""
+    url = direct.url.removesuffix(_CHAT)
+    return serve({"bench": _ENDPOINT.format(url=url), "unlogged": _UNLOGGED.format(url=url)}, work_dir)
+
+
+def many(count: int, direct: System) -> dict[str, str]:
+    """The files of so many external endpoints in front of the upstream, by name."""
+    document = _ENDPOINT.format(url=direct.url.removesuffix(_CHAT))
+    return {name: document.replace("bench", name, 1) for name in ("bench", *(f"e{n}" for n in range(1, count)))}
+
+
 @contextmanager
-def llmops(direct: System, work_dir: Path) -> Iterator[System]:
-    """This server, its log on, with one endpoint in front of the upstream.
+def serve(endpoints: Mapping[str, str], work_dir: Path) -> Iterator[System]:
+    """This server; its URL is the one of the endpoint ``bench``.
 
     Args:
+        endpoints: Files, by the name of their endpoint.
         work_dir: Gets ``configs``, ``data`` and the server's ``server.log``.
 
     Raises:
         RuntimeError: It does not become ready; the message is the end of its logs.
     """
     configs, log, port = work_dir / "configs", work_dir / "server.log", _free_port()
-    configs.mkdir()
-    (configs / "bench.yaml").write_text(_ENDPOINT.format(url=direct.url.removesuffix(_CHAT)))
+    configs.mkdir(parents=True)
+    for name, document in endpoints.items():
+        (configs / f"{name}.yaml").write_text(document)
     flags = ["--port", str(port), "--no-mlflow-ui", "--data-dir", str(data_dir(work_dir)), "--configs", str(configs)]
     with log.open("wb") as written, _leashed([*_SERVE, *flags], SYSTEM_CORE, written) as process:
         address = f"http://127.0.0.1:{port}"
         _wait_ready(f"{address}/ready", process, work_dir)
         yield System("llmops", f"{address}/serving-endpoints/bench/invocations", psutil.Process(process.pid))
+
+
+def unlogged(logged: System) -> System:
+    """The same server, asked for the endpoint of which nothing is recorded."""
+    return System("log off", logged.url.replace("/bench/", "/unlogged/"), logged.root)
+
+
+def move(part: str, root: psutil.Process, core: int) -> None:
+    """Keep the processes whose command line holds a text on another core, where that is possible."""
+    for process in root.children(recursive=True):
+        if pinned() and part in " ".join(process.cmdline()):
+            process.cpu_affinity([core])
 
 
 def data_dir(work_dir: Path) -> Path:

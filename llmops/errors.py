@@ -11,6 +11,7 @@ LlmopsError
 │   └── EndpointNotFound       404  ENDPOINT_NOT_FOUND       as an invocation is answered
 ├── Conflict                   409  RESOURCE_CONFLICT
 │   └── AlreadyExists          409  RESOURCE_ALREADY_EXISTS
+├── LimitExceeded              429  REQUEST_LIMIT_EXCEEDED   carries Retry-After
 ├── ClientGone                 499  CANCELLED                recorded, never sent
 ├── Unavailable                503  TEMPORARILY_UNAVAILABLE  carries Retry-After
 ├── UpstreamError              ...  the vendor's or the engine's failure
@@ -20,6 +21,7 @@ LlmopsError
 │   └── UpstreamStatus         mirrors the upstream's status
 ├── SpoolError                 503  TEMPORARILY_UNAVAILABLE
 └── CommandError               -    the command line's own: one line and an exit code
+    └── ServerRefused          ...  the server answered the command with this status
 
 The statuses 408, 413 and 422 are never answered: MLflow's client repeats them for minutes.
 """
@@ -122,6 +124,16 @@ class AlreadyExists(Conflict):
     """The name is taken."""
 
     error_code = "RESOURCE_ALREADY_EXISTS"
+
+
+class LimitExceeded(LlmopsError):
+    """A rate limit of the endpoint is used up; no model was asked."""
+
+    status = 429
+    error_code = "REQUEST_LIMIT_EXCEEDED"
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
 
 
 class ClientGone(LlmopsError):
@@ -228,3 +240,19 @@ class CommandError(LlmopsError):
     def __init__(self, message: str, *, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class ServerRefused(CommandError):
+    """The server answered a command with an error status.
+
+    Args:
+        interaction_id: What the server recorded it as; None where it was no invocation.
+    """
+
+    def __init__(
+        self, message: str, *, status: int, retry_after_s: int | None = None, interaction_id: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after_s = retry_after_s
+        self.interaction_id = interaction_id

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,7 @@ class Command:
         arguments: Of this Python: ``-m module …``.
         niceness: 19 for what must not take a core from the workers.
         reports: Whether the process writes its address to stdout.
+        keys: Whether its environment holds the keys of endpoints.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Command:
     niceness: int = 0
     reports: bool = False
     pass_fds: tuple[int, ...] = ()
+    keys: bool = False
 
 
 class Supervised:
@@ -58,6 +60,8 @@ class Supervised:
     Args:
         log_dir: Gets ``<name>.log``.
         tell: Called with every change of state of a process that reports.
+        alive: Asks a process that does not report whether it still works; None where there is no way to know.
+        look_every_s: How often a process is asked for its health.
     """
 
     def __init__(
@@ -67,16 +71,25 @@ class Supervised:
         log_dir: Path,
         upstreams: Upstreams,
         tell: Callable[[Child], None] = lambda _: None,
+        alive: Callable[[], Awaitable[bool]] | None = None,
+        look_every_s: float = HEALTH_EVERY_S,
     ) -> None:
         self._command = command
         self._environment = environment
         self._log_path = log_dir / f"{command.name}.log"
         self._upstreams = upstreams
         self._listener = tell
+        self._alive = alive
+        self._look_every_s = look_every_s
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
         self._reason = ""
         self._answered = False
+
+    @property
+    def pid(self) -> int | None:
+        """The process that runs, or ran last."""
+        return self._process.pid if self._process is not None else None
 
     def start(self) -> None:
         """Begin to keep it running."""
@@ -93,11 +106,15 @@ class Supervised:
             return
         process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), grace_s)
+            async with asyncio.timeout(grace_s):
+                await process.wait()
         except TimeoutError:
             logger.warning("event=killed process=%s grace_s=%g", self._command.name, grace_s)
-            with suppress(ProcessLookupError):
-                process.kill()
+        finally:
+            # Also where nobody waits any more.
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    process.kill()
 
     def _tell(self, child: Child) -> None:
         try:
@@ -144,6 +161,8 @@ class Supervised:
             os.setpriority(os.PRIO_PROCESS, process.pid, command.niceness)
         if command.reports:
             await self._follow(process)
+        elif self._alive is not None:
+            await self._watch(process, self._alive)
         code = await process.wait()
         self._reason = self._reason or f"{command.name} exited with {code}"
 
@@ -159,13 +178,19 @@ class Supervised:
         logger.info("event=process_ready process=%s address=%s", self._command.name, address)
         self._answered = True
         self._tell(Child(self._command.name, "ready", address))
+        await self._watch(process, lambda: self._healthy(address))
+
+    async def _watch(self, process: asyncio.subprocess.Process, alive: Callable[[], Awaitable[bool]]) -> None:
+        """Watch the health of a process until it ends; end it where it does not answer any more."""
         failures = 0
         while process.returncode is None and failures < UNHEALTHY_AFTER:
             with suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), HEALTH_EVERY_S)
+                async with asyncio.timeout(self._look_every_s):
+                    await process.wait()
                 return
-            failures = 0 if await self._healthy(address) else failures + 1
+            failures = 0 if await alive() else failures + 1
         self._reason = f"did not answer {failures} health checks in a row"
+        # Not terminate: one that is stopped or hangs would not hear it.
         process.kill()
 
     async def _healthy(self, address: str) -> bool:
