@@ -11,12 +11,18 @@ import pytest
 
 from llmops.interactions.mlflow_store import open_store
 from llmops.settings import Settings
+from tests.postgres import hang_up, postgres_database, run, server_url, stores, tracking_uri
 from tests.server import Server, demo, entity, external
 from tests.upstream import Upstream, refused_url
 
 KEY = "sk-canary-1234567890"
 #: Seconds after which the endpoint `quick` gives up on its upstream.
 QUICK = {"first_byte_s": 0.4, "between_chunks_s": 0.4, "total_s": 0.4}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest: a long file at the end would keep one process busy while the others wait."""
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
 
 
 @pytest.fixture(scope="session")
@@ -31,18 +37,49 @@ def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def postgres() -> Iterator[str]:
+    """The URL of an empty PostgreSQL database of this test's own."""
+    with postgres_database() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mlflow_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL database with MLflow's tables and nothing in them, to be copied."""
+    with postgres_database() as url:
+        open_store(Settings(data_dir=tmp_path_factory.mktemp("postgres"), mlflow_tracking_uri=tracking_uri(url)))
+        # A database is copied only while nobody is connected.
+        run(server_url(), f"ALTER DATABASE {url.rpartition('/')[2]} ALLOW_CONNECTIONS false")
+        hang_up(url)
+        yield url
+
+
+@pytest.fixture
+def on_postgres(postgres: str, request: pytest.FixtureRequest) -> Iterator[Mapping[str, str]]:
+    """The environment of a server with both stores on PostgreSQL: its endpoints, and MLflow's runs."""
+    with postgres_database(request.getfixturevalue("mlflow_postgres")) as mlflow_url:
+        yield stores(postgres, mlflow_url)
+
+
 class NewServer(Protocol):
-    """Makes a server of a test's own; it is ended with the test."""
+    """Makes a server of a test's own; it is ended with the test.
+
+    Its keyword ``store`` says where endpoints and runs are kept: sqlite or postgres.
+    """
 
     def __call__(self, *endpoints: Mapping[str, Any], **options: Any) -> Server: ...
 
 
 @pytest.fixture
-def new_server(tmp_path: Path, mlflow_template: Path) -> Iterator[NewServer]:
+def new_server(tmp_path: Path, mlflow_template: Path, request: pytest.FixtureRequest) -> Iterator[NewServer]:
     """Start a server in this test's folder; MLflow's database is there already, which saves seconds."""
     with ExitStack() as running:
 
-        def start(*endpoints: Mapping[str, Any], **options: Any) -> Server:
+        def start(*endpoints: Mapping[str, Any], store: str = "sqlite", **options: Any) -> Server:
+            if store == "postgres":
+                databases = request.getfixturevalue("on_postgres")
+                options["environment"] = {**databases, **(options.get("environment") or {})}
             server = Server(tmp_path, endpoints, **options)
             server.data_dir.mkdir()
             shutil.copy(mlflow_template, server.data_dir / "mlflow.db")

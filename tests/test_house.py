@@ -16,13 +16,17 @@ RANKS = {
     **dict.fromkeys(("llmops.protocol", "llmops.settings", "llmops.plugins", "llmops.leash"), 1),
     "llmops.endpoints": 2,
     **dict.fromkeys(("llmops.providers", "llmops.guardrails", "llmops.interactions", "llmops.registry"), 3),
-    **dict.fromkeys(("llmops.gateway", "llmops.client", "llmops.deployments"), 4),
+    **dict.fromkeys(("llmops.gateway", "llmops.client", "llmops.secret_client", "llmops.deployments"), 4),
     **dict.fromkeys(("llmops.batch", "llmops.experiments"), 5),
-    **dict.fromkeys(("routes", "llmops.supervisor", "llmops.supervised"), 6),
+    **dict.fromkeys(("routes", "llmops.supervisor", "llmops.supervised", "llmops.readiness"), 6),
     "llmops.cli": 7,
 }
-#: Two files of one noun.
-ROOMS = {"llmops.supervised": "llmops.supervisor"}
+#: Files of one noun.
+ROOMS = {
+    "llmops.supervised": "llmops.supervisor",
+    "llmops.readiness": "llmops.supervisor",
+    "llmops.secret_client": "llmops.client",
+}
 
 #: Where an import is allowed, by path prefixes; anywhere else it is not.
 PLACES = {

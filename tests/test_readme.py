@@ -11,6 +11,7 @@ import yaml
 
 from llmops.cli.main import COMMANDS
 from llmops.endpoints.foundation_model import EntityExtras, Vendor
+from llmops.endpoints.log_policy import EndpointExtras
 from llmops.endpoints.spec import EndpointSpec
 from tests.conftest import NewServer
 from tests.server import Server
@@ -106,6 +107,7 @@ def test_the_table_of_routes_is_complete(server: Server) -> None:
 
 def test_the_tables_of_keys_and_vendors_are_complete() -> None:
     assert _column("key | meaning") == set(EntityExtras.model_fields)
+    assert _column("endpoint key | meaning") == set(EndpointExtras.model_fields)
     assert set(Vendor.__args__) <= _column("provider | reached")  # type: ignore[attr-defined]
 
 

@@ -15,7 +15,7 @@ def test_mlflows_own_server_shows_the_runs_and_ends_with_ours(new_server: NewSer
     port = free_port()
     server = new_server(demo(), options=("--mlflow-ui-port", str(port)))
 
-    server.wait(lambda: _status(f"http://127.0.0.1:{port}/") == 200, timeout_s=90)
+    server.wait(lambda: _status(f"http://127.0.0.1:{port}/") == 200)
 
     assert server.stop() == 0
     assert _status(f"http://127.0.0.1:{port}/") is None
@@ -81,3 +81,13 @@ def _status(url: str) -> int | None:
         return httpx.get(url, timeout=5).status_code
     except httpx.HTTPError:
         return None
+
+
+def test_only_workers_know_the_keys_of_endpoints(new_server: NewServer) -> None:
+    server = new_server(demo(), environment={"LLMOPS_SECRET_TEST_KEY": "sk-test"})
+    known = {
+        part: "LLMOPS_SECRET_TEST_KEY" in server.processes(part)[0].environ()
+        for part in ("routes.worker", "interactions.shipper")
+    }
+
+    assert known == {"routes.worker": True, "interactions.shipper": False}

@@ -37,6 +37,30 @@ def refused_url() -> str:
     return "http://127.0.0.1:1"
 
 
+class Ear:
+    """Listens on another address of this machine, on the port of an upstream; a context manager."""
+
+    def __init__(self, address: str, upstream: "Upstream") -> None:
+        self._socket = socket.create_server((address, int(upstream.url.rpartition(":")[2])))
+        self._socket.setblocking(False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._socket.close()
+
+    @property
+    def heard(self) -> bool:
+        """Whether somebody connected since it was asked last."""
+        try:
+            connection, _ = self._socket.accept()
+        except BlockingIOError:
+            return False
+        connection.close()
+        return True
+
+
 class Upstream:
     """A server in its own thread. Everything here may be called from any thread.
 
