@@ -73,6 +73,7 @@ def detail(
     shown = {} if pending is None or pending.first else {"pending_config": _pending(pending)}
     return {
         **document,
+        **_gateway(endpoint),
         "id": endpoint.id,
         "creator": endpoint.creator,
         "creation_timestamp": endpoint.created_ms,
@@ -82,7 +83,6 @@ def detail(
         **shown,
         "task": _task(config),
         "endpoint_type": "EXTERNAL_MODEL" if any("external_model" in e for e in entities) else "FOUNDATION_MODEL_API",
-        "permission_level": "CAN_MANAGE",
         "llmops": {**document.get("llmops", {}), **{key: value for key, value in told if value}},
     }
 
@@ -96,6 +96,15 @@ def summary(
     keys = ("name", "entity_name", "entity_version", "external_model", "foundation_model", "state")
     entities = [{key: e[key] for key in keys if key in e} for e in whole["config"]["served_entities"]]
     return {**whole, "config": {"served_entities": entities}}
+
+
+def _gateway(endpoint: StoredEndpoint) -> dict[str, Any]:
+    """The block of policies with the name of the payload table, which is the endpoint's where none is given."""
+    block = endpoint.document.get("ai_gateway") or {}
+    table = block.get("inference_table_config")
+    if not table:
+        return {}
+    return {"ai_gateway": {**block, "inference_table_config": {"table_name_prefix": endpoint.name, **table}}}
 
 
 def _state(endpoint: StoredEndpoint, states: Sequence[EntityState], pending: Pending | None) -> dict[str, str]:

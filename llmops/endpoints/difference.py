@@ -62,6 +62,9 @@ def plain(spec: EndpointSpec) -> Plain:
     """The shortest document that means the same, in a fixed order."""
     whole = _without_empty(spec.model_dump(mode="json", exclude_defaults=True, exclude_none=True))
     entities, config = spec.config.served_entities, whole["config"]
+    table = whole.get("ai_gateway", {}).get("inference_table_config", {})
+    if table.get("table_name_prefix") == spec.name:
+        del table["table_name_prefix"]
     if len(entities) == 1:
         config.pop("traffic_config", None)
     elif "traffic_config" in config:

@@ -78,6 +78,7 @@ def test_the_ai_gateway_block_is_replaced(endpoints: ServingEndpointsExt, stage:
 
     assert first.inference_table_config is not None
     assert first.inference_table_config.schema_name == "llm"
+    assert first.inference_table_config.table_name_prefix == name
     assert (second.inference_table_config, second.fallback_config) == (None, FallbackConfig(True))
     assert endpoints.get(name).ai_gateway is not None
 

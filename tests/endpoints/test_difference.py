@@ -127,6 +127,15 @@ def test_what_means_the_same_is_no_difference(same: dict[str, Any]) -> None:
     assert plain(_spec({**demo(), **same})) == demo()
 
 
+def test_the_default_prefix_of_a_table_is_no_difference_where_it_is_written_down() -> None:
+    table = {"enabled": True, "catalog_name": "main", "schema_name": "llm"}
+    short = {**demo(), "ai_gateway": {"inference_table_config": table}}
+    long = {**demo(), "ai_gateway": {"inference_table_config": {**table, "table_name_prefix": "demo"}}}
+
+    assert changes(_spec(short), _spec(long)) == []
+    assert _answered(_spec(short))["ai_gateway"] == long["ai_gateway"]
+
+
 def test_two_tags_of_one_key_are_compared_whole() -> None:
     tags = [{"key": "a", "value": "1"}, {"key": "a", "value": "2"}]
 
