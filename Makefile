@@ -35,15 +35,10 @@ format: .venv/.ready ## Format the code
 	@$(BIN)/ruff format .
 
 bench: .venv/.ready ## Measure this server against the bare pass-through, and its control plane (5 minutes)
-	@$(BIN)/python -m benchmarks.gateway
-	@$(BIN)/python -m benchmarks.startup
-	@$(BIN)/python -m benchmarks.control
+	@missed=0; for each in gateway startup control; do $(BIN)/python -m benchmarks.$$each || missed=1; done; exit $$missed
 
 bench-log: .venv/.ready ## Measure the interaction log: MLflow writers, inference tables, a million waiting (20 minutes)
-	@$(BIN)/python -m benchmarks.log
-	@$(BIN)/python -m benchmarks.log_cost
-	@$(BIN)/python -m benchmarks.tables
-	@$(BIN)/python -m benchmarks.backlog
+	@missed=0; for each in log log_cost tables backlog; do $(BIN)/python -m benchmarks.$$each || missed=1; done; exit $$missed
 
 soak: .venv/.ready ## 10,000 requests while processes are killed and MLflow is away, on each store (15 minutes)
 	@LLMOPS_SOAK_REQUESTS=10000 LLMOPS_SOAK_AWAY_S=60 $(BIN)/python -m pytest tests/test_interaction_log.py

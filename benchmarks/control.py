@@ -10,8 +10,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
@@ -26,7 +27,6 @@ RESULTS = Path(__file__).parent / "results"
 ENDPOINTS = "/api/2.0/serving-endpoints"
 LOAD = Measure("open-500", ("--connections", "32", "--rate", "500"), 1.0)
 _KEY = {"openai_api_key": "{{secrets/bench/key}}"}
-Rows = list[list[str]]
 
 
 class Asked:
@@ -63,13 +63,31 @@ def loaded(system: System, seconds: float) -> Iterator[None]:
     running.join()
 
 
-def timed(title: str, ask: Callable[[], float], count: int) -> list[str]:
-    """A row: the median and the 99th percentile of so many requests."""
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """The median and the 99th percentile of many requests, in milliseconds."""
+
+    title: str
+    p50: float
+    p99: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sized:
+    """A server with so many endpoints."""
+
+    start_s: float
+    list_ms: float
+    memory_mb: float
+
+
+def timed(title: str, ask: Callable[[], float], count: int) -> Timed:
+    """Ask so many times."""
     taken = [ask() for _ in range(count)]
-    return [title, f"{median(taken):.2f}", f"{quantiles(taken, n=100)[98]:.2f}"]
+    return Timed(title, median(taken), quantiles(taken, n=100)[98])
 
 
-def requests(system: System) -> Rows:
+def requests(system: System) -> list[Timed]:
     """What clients ask for most, with the server idle and under load."""
     asked = Asked(system)
     known, one = "/.well-known/databricks-config", f"{ENDPOINTS}/bench"
@@ -81,7 +99,7 @@ def requests(system: System) -> Rows:
     return rows
 
 
-def creations(system: System, direct: System, count: int) -> list[str]:
+def creations(system: System, direct: System, count: int) -> Timed:
     """From the request that creates an endpoint to the whole answer of its first query."""
     asked = Asked(system)
     api_base = direct.url.removesuffix("/chat/completions")
@@ -98,24 +116,32 @@ def creations(system: System, direct: System, count: int) -> list[str]:
     return timed("create an external endpoint and read its first answer", created, count)
 
 
-def sizes(direct: System, work_dir: Path, count: int) -> Rows:
-    """A server with one endpoint, and with many: start, list, memory."""
+def sizes(direct: System, work_dir: Path, count: int) -> tuple[Sized, Sized]:
+    """A server with one endpoint, and with many."""
     found = []
     for number in (1, count):
         began = time.perf_counter()
         with systems.serve(systems.many(number, direct), work_dir / str(number)) as system:
             start_s, asked = time.perf_counter() - began, Asked(system)
             listed = median(asked.ms("GET", ENDPOINTS) for _ in range(10))
-            found.append((start_s, listed, system.worker_rss_mb()))
-    one, all_ = found
-    each_kb = (all_[2] - one[2]) * 1000 / (count - 1)
-    titles = ("start until /ready (s)", "list (ms, median)", "worker's memory (MB)")
-    rows = [[title, f"{a:,.1f}", f"{b:,.1f}"] for title, a, b in zip(titles, one, all_, strict=True)]
-    return [*rows, ["memory of each further endpoint (kB)", "", f"{each_kb:,.1f}"]]
+            found.append(Sized(start_s, listed, system.worker_rss_mb()))
+    return found[0], found[1]
 
 
-def main() -> None:
-    """Measure, print and keep the tables."""
+def goals(rows: Sequence[Timed], all_: Sized, each_kb: float) -> list[report.Goal]:
+    """What was asked for."""
+    loaded_rows = [row for row in rows if row.title.endswith("invocations/s")]
+    return [
+        *(report.Goal(f"{row.title}: median", row.p50, 2.0, "ms", at_most=True) for row in loaded_rows),
+        report.Goal(f"{rows[-1].title}: median", rows[-1].p50, 1000, "ms", at_most=True),
+        report.Goal("1,000 endpoints: list", all_.list_ms, 100, "ms", at_most=True),
+        report.Goal("1,000 endpoints: start", all_.start_s, 5, "s", at_most=True),
+        report.Goal("memory of each idle endpoint", each_kb, 50, "kB", at_most=True),
+    ]
+
+
+def main() -> int:
+    """Measure, print and keep the tables; 1 where a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--endpoints", type=int, default=1000)
     count = parser.parse_args().endpoints
@@ -124,19 +150,25 @@ def main() -> None:
         with systems.llmops(direct, work_dir / "control") as system:
             load(system.url, LOAD, 1.0)
             rows = [*requests(system), creations(system, direct, 50)]
-        many = sizes(direct, work_dir, count)
+        one, all_ = sizes(direct, work_dir, count)
+    each_kb = (all_.memory_mb - one.memory_mb) * 1000 / (count - 1)
+    asked_for = goals(rows, all_, each_kb)
+    measured = [
+        ["start until /ready (s)", f"{one.start_s:,.1f}", f"{all_.start_s:,.1f}"],
+        ["list (ms, median)", f"{one.list_ms:,.1f}", f"{all_.list_ms:,.1f}"],
+        ["worker's memory (MB)", f"{one.memory_mb:,.1f}", f"{all_.memory_mb:,.1f}"],
+        ["memory of each further endpoint (kB)", "", f"{each_kb:,.1f}"],
+    ]
     parts = (
         "# Control plane",
         f"{report.today()} · {report.machine()} · {report.software()}",
         "server on core 0; clients, load and upstream on core 1",
-        report.table(["milliseconds", "p50", "p99"], rows),
-        report.table(["", "1 endpoint", f"{count:,} endpoints"], many),
+        report.table(["milliseconds", "p50", "p99"], [[row.title, f"{row.p50:.2f}", f"{row.p99:.2f}"] for row in rows]),
+        report.table(["", "1 endpoint", f"{count:,} endpoints"], measured),
+        report.goals_table(asked_for),
     )
-    text = "\n\n".join(parts) + "\n"
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "control.md").write_text(text)
-    sys.stdout.write(text)
+    return report.keep(RESULTS / "control.md", "\n\n".join(parts) + "\n", asked_for)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

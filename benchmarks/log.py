@@ -173,8 +173,20 @@ def table(all_measured: Sequence[Measured], there: int) -> str:
     return report.table(["", *(one.database for one in all_measured)], rows)
 
 
-def main() -> None:
-    """Measure SQLite, and PostgreSQL where there is one; print and keep the table."""
+def goals(measured: Measured) -> list[report.Goal]:
+    """What was asked for of one database."""
+    name = measured.database
+    found = [report.Goal(f"{name}: SQL writer", measured.rate, 1000, "interactions/s")]
+    if name == "SQLite":
+        ratio = measured.rate / measured.client_rate
+        found.append(report.Goal(f"{name}: SQL writer / public client", ratio, 100))
+    if measured.late_rates:
+        found.append(report.Goal(f"{name}: late / first", measured.late_rates[0] / measured.rates[0], 0.7))
+    return found
+
+
+def main() -> int:
+    """Measure SQLite, and PostgreSQL where there is one; print and keep the table. 1 where a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=50_000, help=f"interactions, a multiple of {WINDOW}")
     parser.add_argument("--there", type=int, default=200_000, help="there before the last are measured; 0: not")
@@ -198,12 +210,11 @@ def main() -> None:
         f"endpoints, in batches of 500; {options.by_client} by the public client into the same database in the same "
         "run",
         table(all_measured, options.there),
+        report.goals_table(asked_for := [goal for one in all_measured for goal in goals(one)]),
+        *([] if server else ["PostgreSQL was not measured: LLMOPS_TEST_POSTGRES_URL names none."]),
     )
-    text = "\n\n".join(parts) + "\n"
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "log.md").write_text(text)
-    sys.stdout.write(text)
+    return report.keep(RESULTS / "log.md", "\n\n".join(parts) + "\n", asked_for)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,7 @@
 """What a benchmark says: a Markdown table that can be read a year later, and a picture."""
 
 import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -44,6 +45,48 @@ ROWS = (
     Row("first byte p50, 20 streams/s, a chunk every 2 ms", "paced-20", ("first_byte_ms", "p50"), added=True),
     Row("first byte p99, 20 streams/s, a chunk every 2 ms", "paced-20", ("first_byte_ms", "p99")),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A number that was asked for, and the one that was measured.
+
+    Attributes:
+        limit: The least that will do, or the most where `at_most` is set.
+    """
+
+    title: str
+    measured: float
+    limit: float
+    unit: str = ""
+    at_most: bool = False
+
+    @property
+    def met(self) -> bool:
+        """Whether the measured number will do."""
+        return self.measured <= self.limit if self.at_most else self.measured >= self.limit
+
+
+def goals_table(goals: Sequence[Goal]) -> str:
+    """What was asked for beside what was measured."""
+    rows = [
+        [
+            f"{goal.title} ({goal.unit})" if goal.unit else goal.title,
+            f"{'at most' if goal.at_most else 'at least'} {_number(goal.limit)}",
+            _number(goal.measured),
+            "yes" if goal.met else "**no**",
+        ]
+        for goal in goals
+    ]
+    return table(["asked for", "goal", "measured", "met"], rows)
+
+
+def keep(path: Path, text: str, goals: Sequence[Goal]) -> int:
+    """Print a report and write it down; returns the exit code: 1 where a goal is missed."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    sys.stdout.write(text)
+    return 0 if all(goal.met for goal in goals) else 1
 
 
 def machine() -> str:

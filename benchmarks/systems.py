@@ -147,11 +147,29 @@ def unlogged(logged: System) -> System:
     return System("log off", logged.url.replace("/bench/", "/unlogged/"), logged.root)
 
 
+def parts(part: str, root: psutil.Process) -> list[psutil.Process]:
+    """The processes of a tree whose command line holds a text."""
+    return [process for process in root.children(recursive=True) if part in " ".join(process.cmdline())]
+
+
 def move(part: str, root: psutil.Process, core: int) -> None:
-    """Keep the processes whose command line holds a text on another core, where that is possible."""
-    for process in root.children(recursive=True):
-        if pinned() and part in " ".join(process.cmdline()):
+    """Keep such processes on another core, where that is possible."""
+    for process in parts(part, root):
+        if pinned():
             process.cpu_affinity([core])
+
+
+@contextmanager
+def still(part: str, root: psutil.Process) -> Iterator[None]:
+    """Stop such processes where they stand, for a while."""
+    stopped = parts(part, root)
+    for process in stopped:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in stopped:
+            process.resume()
 
 
 def data_dir(work_dir: Path) -> Path:

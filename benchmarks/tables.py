@@ -3,6 +3,7 @@
 import argparse
 import random
 import string
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -100,8 +101,8 @@ def _table(measured: Sequence[Measured]) -> str:
     return report.table(head, rows)
 
 
-def main() -> None:
-    """Deliver small, large and huge records, print and keep the table."""
+def main() -> int:
+    """Deliver small, large and huge records, print and keep the table; 1 where a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=20_000, help="of 2 kB")
     wanted = parser.parse_args().rows
@@ -118,6 +119,10 @@ def main() -> None:
         expected = sum(one.rows for one in measured) + 1
         found = DeltaTable(f"{settings.table_root}/{_TABLE.replace('.', '/')}").to_pyarrow_dataset().count_rows()
         sink.close()
+    goals = [
+        report.Goal("rows/s, records of 2 kB", measured[0].rows / measured[0].seconds, 2000),
+        report.Goal("records that are rows of the payload table", found, expected),
+    ]
     text = "\n".join(
         [
             "# Inference tables",
@@ -129,12 +134,12 @@ def main() -> None:
             f"Every record is a row of the payload table and of the usage table; {found:,} of {expected:,} are there.",
             "The process is this one, with the batch it delivers; the shipper holds MLflow besides.",
             "",
+            report.goals_table(goals),
+            "",
         ]
     )
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "tables.md").write_text(text)
-    print(text)
+    return report.keep(RESULTS / "tables.md", text, goals)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

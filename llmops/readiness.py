@@ -18,12 +18,16 @@ class Readiness:
         full: Whether the interaction log of a worker is full.
         damaged: Names of spool files that were moved aside.
         limits: Why rate limits are not counted as they should be; empty where they are.
+        dead: Dead letters: records that a sink will not get unless somebody acts.
+        dead_reason: Why one of them is one; empty where there is none.
     """
 
     reason: str = ""
     full: bool = False
     damaged: frozenset[str] = frozenset()
     limits: str = ""
+    dead: int = 0
+    dead_reason: str = ""
 
     def news(self, before: "Readiness") -> Iterator[str]:
         """What is different from the look before."""
@@ -37,6 +41,11 @@ class Readiness:
             )
         if bool(self.limits) != bool(before.limits):
             yield f"rate limits: {self.limits}" if self.limits else "rate limits are counted together again"
+        if self.dead > before.dead:
+            yield (
+                f"{self.dead} records could not be delivered ({self.dead_reason}); `llmops interactions dead list`"
+                " names them, and `llmops interactions dead retry --all` sends them again"
+            )
         for name in sorted(self.damaged - before.damaged):
             yield f"a damaged interaction log was moved aside: {name}; what can be read of it is delivered"
 
@@ -48,7 +57,14 @@ async def readiness(upstreams: Upstreams, url: str, limit_s: float) -> Readiness
         told = orjson.loads(body)
         # A file is renamed once more when its records have been brought out of it.
         damaged = frozenset(name.replace(".unread-", ".damaged-") for name in told["spool"]["damaged_files"])
-        limits = str(told["rate_limits"]["problem"] or "")
-        return Readiness("" if status == 200 else str(told["reason"]), bool(told["spool"]["full"]), damaged, limits)
+        dead = told["dead_letters"]
+        return Readiness(
+            reason="" if status == 200 else str(told["reason"]),
+            full=bool(told["spool"]["full"]),
+            damaged=damaged,
+            limits=str(told["rate_limits"]["problem"] or ""),
+            dead=int(dead["records"]),
+            dead_reason=str(dead["last_reason"] or ""),
+        )
     except (UpstreamError, ValueError, KeyError, TypeError) as err:
         return Readiness(str(err) or type(err).__name__)

@@ -21,7 +21,7 @@ CLIENTS = 8
 
 
 def endpoints(url: str) -> list[dict[str, Any]]:
-    """What the storm asks: every endpoint keeps its payloads in an inference table of the schema `storm`.
+    """What the storm asks: every endpoint keeps its payloads in a table of the schema `storm`, and tracks usage.
 
     Args:
         url: An obliging upstream.
@@ -29,7 +29,8 @@ def endpoints(url: str) -> list[dict[str, Any]]:
     shares = [{"served_entity_name": name, "traffic_percentage": share} for name, share in (("one", 100), ("two", 0))]
     config = {"served_entities": [entity("one", refused_url()), entity("two", url)]}
     fall = {"name": "fall", "config": {**config, "traffic_config": {"routes": shares}}}
-    kept = {"inference_table_config": {"enabled": True, "catalog_name": "main", "schema_name": "storm"}}
+    table = {"enabled": True, "catalog_name": "main", "schema_name": "storm"}
+    kept = {"inference_table_config": table, "usage_tracking_config": {"enabled": True}}
     documents = [demo(), external("up", url), external("down", refused_url()), fall]
     return [{**one, "ai_gateway": {"fallback_config": {"enabled": one["name"] == "fall"}, **kept}} for one in documents]
 
@@ -54,12 +55,11 @@ class Storm:
 
     Args:
         server: Running; may be killed and started again meanwhile.
-        pause_s: Between two requests of one client: for a place that takes a few interactions a second only.
     """
 
-    def __init__(self, server: Server, seed: int, pause_s: float = 0.0) -> None:
+    def __init__(self, server: Server, seed: int) -> None:
         self._server = server
-        self._pause_s = pause_s
+        self._pause_s = 0.0
         self._seed = seed
         self._lock = threading.Lock()
         self._calm = threading.Event()
@@ -67,9 +67,14 @@ class Storm:
         self._left = 0
         self._enough: Callable[[], bool] = lambda: True
 
-    def rage(self, requests: int, enough: Callable[[], bool]) -> None:
-        """Send so many requests, and more until it is enough, however many of them are answered."""
+    def rage(self, requests: int, enough: Callable[[], bool], pause_s: float = 0.0) -> None:
+        """Send so many requests, and more until it is enough, however many of them are answered.
+
+        Args:
+            pause_s: Between two requests of one client: for a place that takes a few interactions a second only.
+        """
         self._left = requests
+        self._pause_s = pause_s
         self._enough = enough
         with ThreadPoolExecutor(CLIENTS) as pool:
             for done in [pool.submit(self._ask_on, number) for number in range(CLIENTS)]:
@@ -77,12 +82,11 @@ class Storm:
 
     def _ask_on(self, number: int) -> None:
         chance = random.Random(self._seed + number)
-        ways = (_plain, _plain_openai, _plain_model, _streamed, _streamed_openai, _leave, _unknown, _down, _unreadable)
         with httpx.Client(timeout=60) as client:
             while self._take():
                 url = self._server.url
                 try:
-                    interaction_id, answered = chance.choice(ways)(client, url, chance)
+                    interaction_id, answered = chance.choice(WAYS)(client, url, chance)
                 except httpx.HTTPError:
                     with self._lock:
                         self.account.unanswered += 1
@@ -134,9 +138,30 @@ def _streamed_openai(client: httpx.Client, url: str, chance: random.Random) -> S
     return _read(client, f"{url}/v1/chat/completions", {"model": chance.choice(("demo", "up")), **HELLO})
 
 
-def _read(client: httpx.Client, url: str, body: dict[str, Any]) -> Seen:
+def _messages(client: httpx.Client, url: str, chance: random.Random) -> Seen:
+    body = {"model": chance.choice(("demo", "fall")), "max_tokens": 50, **HELLO}
+    return _whole(client.post(f"{url}/v1/messages", json=body))
+
+
+def _streamed_messages(client: httpx.Client, url: str, chance: random.Random) -> Seen:
+    body = {"model": chance.choice(("demo", "up")), "max_tokens": 50, **HELLO}
+    return _read(client, f"{url}/v1/messages", body, b'data: {"type":"message_stop"}\n\n')
+
+
+def _responses(client: httpx.Client, url: str, chance: random.Random) -> Seen:
+    body = {"model": chance.choice(("demo", "fall")), "input": "hello there"}
+    return _whole(client.post(f"{url}/v1/responses", json=body))
+
+
+def _streamed_responses(client: httpx.Client, url: str, chance: random.Random) -> Seen:
+    body = {"model": chance.choice(("demo", "up")), "input": "hello there"}
+    with client.stream("POST", f"{url}/v1/responses", json={**body, "stream": True}) as response:
+        return response.headers["x-request-id"], b"event: response.completed" in response.read()
+
+
+def _read(client: httpx.Client, url: str, body: dict[str, Any], end: bytes = b"data: [DONE]\n\n") -> Seen:
     with client.stream("POST", url, json={**body, "stream": True}) as response:
-        return response.headers["x-request-id"], response.read().endswith(b"data: [DONE]\n\n")
+        return response.headers["x-request-id"], response.read().endswith(end)
 
 
 def _leave(client: httpx.Client, url: str, chance: random.Random) -> Seen:
@@ -158,6 +183,12 @@ def _down(client: httpx.Client, url: str, chance: random.Random) -> Seen:
 def _unreadable(client: httpx.Client, url: str, chance: random.Random) -> Seen:
     kind = {"content-type": "application/json"}
     return _whole(client.post(f"{url}/serving-endpoints/demo/invocations", content=b'{"messages": [', headers=kind))
+
+
+WAYS = (
+    *(_plain, _plain_openai, _plain_model, _streamed, _streamed_openai, _messages, _streamed_messages),
+    *(_responses, _streamed_responses, _leave, _unknown, _down, _unreadable),
+)
 
 
 @contextmanager

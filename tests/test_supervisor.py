@@ -9,6 +9,7 @@ import httpx
 
 from tests.conftest import NewServer
 from tests.server import demo, free_port
+from tests.small_disk import small_disk
 
 
 def test_mlflows_own_server_shows_the_runs_and_ends_with_ours(new_server: NewServer) -> None:
@@ -64,7 +65,24 @@ def test_a_taken_port_is_one_clear_line(new_server: NewServer, tmp_path: Path) -
 
 
 def test_a_full_disk_never_changes_an_answer(new_server: NewServer) -> None:
-    """A file-size limit stands for the disk: SQLite sees the same error."""
+    server = new_server(demo())
+    server.stop()
+    with small_disk(server.settings.spool_dir, kb=400):
+        server.start()
+        codes = [server.ask("demo", "x" * 20_000).status_code for _ in range(60)]
+
+        ready, told = server.get("/ready"), "the disk is full; free some space"
+        server.wait(lambda: told in server.log.read_text())
+        server.stop()
+
+    assert codes == [200] * 60
+    assert "event=interaction_lost" in server.logged()
+    assert ready.json()["interactions_lost"] > 0
+    assert told in ready.json()["last_loss"]
+
+
+def test_a_file_that_may_not_grow_never_changes_an_answer(new_server: NewServer) -> None:
+    """A quota, for SQLite, is not a full disk."""
     server = new_server(demo(), limit_file_kb=400)
     codes = [server.ask("demo", "x" * 20_000).status_code for _ in range(60)]
 

@@ -114,6 +114,10 @@ class Overview:
                 "sampled_out": sum(worker.sampled_out for worker in self.workers),
                 "refused": sum(worker.refused for worker in self.workers),
             },
+            "dead_letters": {
+                "records": sum(self.dead.values()),
+                "last_reason": next((size.last_death for size in self.sizes if size.last_death), None),
+            },
             "shipper": self._shipper(),
         }
 

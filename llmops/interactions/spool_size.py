@@ -22,6 +22,7 @@ class SpoolSize:
         live_bytes: Of records, dead letters and their tables; the file itself never shrinks while it is in use.
         waiting: Records each sink has still to get.
         dead: Dead letters of each sink, of former ones too.
+        last_death: Why the youngest of them is one; empty where there is none.
     """
 
     depth: int
@@ -29,6 +30,7 @@ class SpoolSize:
     live_bytes: int
     waiting: Mapping[str, int]
     dead: Mapping[str, int]
+    last_death: str = ""
 
 
 def measure(path: Path) -> SpoolSize:
@@ -41,6 +43,7 @@ def measure(path: Path) -> SpoolSize:
         database.execute("BEGIN")
         consumers = database.execute("SELECT name, position FROM consumer").fetchall()
         dead = database.execute("SELECT consumer, count(*) FROM dead GROUP BY consumer").fetchall()
+        last_death = database.execute("SELECT reason FROM dead ORDER BY id DESC LIMIT 1").fetchone()
         low = min((position for _, position in consumers), default=0)
         first = database.execute("SELECT written_ms FROM record ORDER BY seq LIMIT 1").fetchone()
         return SpoolSize(
@@ -50,6 +53,7 @@ def measure(path: Path) -> SpoolSize:
             live_bytes=live_bytes(database, path),
             waiting={name: waiting(database, name) for name, _ in consumers},
             dead=dict(dead),
+            last_death=str(last_death[0]) if last_death else "",
         )
 
 
