@@ -290,7 +290,8 @@ def _ui_command(settings: Settings, port: int) -> Command:
         settings.artifact_root,
     )
     where = ("--host", "127.0.0.1", "--port", str(port), "--workers", "1")
-    return Command("mlflow-ui", ("-m", "llmops.leash", sys.executable, "-m", "mlflow", *arguments, *where), niceness=19)
+    # Not 19, as the shipper: somebody waits for its pages, and on a busy machine they would never come.
+    return Command("mlflow-ui", ("-m", "llmops.leash", sys.executable, "-m", "mlflow", *arguments, *where), niceness=10)
 
 
 def _lock(settings: Settings) -> IO[str]:

@@ -1,6 +1,7 @@
 """What many tests share: a scripted upstream and one running server in front of it."""
 
 import shutil
+import signal
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -18,6 +19,9 @@ from tests.upstream import Upstream, refused_url
 KEY = "sk-canary-1234567890"
 #: Seconds after which the endpoint `quick` gives up on its upstream.
 QUICK = {"first_byte_s": 0.4, "between_chunks_s": 0.4, "total_s": 0.4}
+
+# A shell that starts us in the background has us ignore SIGINT, and every process we start would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,7 +16,8 @@ def test_mlflows_own_server_shows_the_runs_and_ends_with_ours(new_server: NewSer
     port = free_port()
     server = new_server(demo(), options=("--mlflow-ui-port", str(port)))
 
-    server.wait(lambda: _status(f"http://127.0.0.1:{port}/") == 200)
+    # It is the last to get the processor, and loads all of MLflow.
+    server.wait(lambda: _status(f"http://127.0.0.1:{port}/") == 200, timeout_s=400)
 
     assert server.stop() == 0
     assert _status(f"http://127.0.0.1:{port}/") is None

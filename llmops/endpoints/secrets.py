@@ -65,7 +65,8 @@ class Secrets:
     def __init__(self, directory: Path | None = None, kept: Kept | None = None) -> None:
         self._directory = directory
         self._kept = kept
-        self._cache: dict[str, tuple[float, str]] = {}
+        #: When a value was read, the value, and whether the encrypted store had it.
+        self._cache: dict[str, tuple[float, str, bool]] = {}
 
     def get(self, reference: str) -> str:
         """The value behind a reference.
@@ -73,13 +74,11 @@ class Secrets:
         Raises:
             EndpointNotReady: There is none, or it cannot be read; the message says what to do.
         """
-        if self._kept is not None and self._kept.changed():
-            self._cache.clear()
-        cached = self._cache.get(reference)
-        if cached is not None and time.monotonic() - cached[0] < CACHE_S:
-            return cached[1]
+        if (cached := self._cached(reference)) is not None:
+            return cached
         scope, key = parse(reference)
-        value = (os.environ.get(variable(scope, key)) or self._file(scope, key) or self._stored(scope, key)).strip()
+        given = os.environ.get(variable(scope, key)) or self._file(scope, key)
+        value = (given or self._stored(scope, key)).strip()
         if not value:
             raise EndpointNotReady(
                 f"secret {scope}/{key} is missing: set the environment variable {variable(scope, key)} on the server,"
@@ -88,7 +87,17 @@ class Secrets:
         if "\n" not in value and not (value.isascii() and value.isprintable()):
             # An HTTP client would show the value in its own error. Keys of several lines go into no header.
             raise EndpointNotReady(f"secret {scope}/{key} holds characters that a header cannot carry; set it anew")
-        self._cache[reference] = (time.monotonic(), value)
+        self._cache[reference] = (time.monotonic(), value, not given)
+        return value
+
+    def _cached(self, reference: str) -> str | None:
+        read_s, value, stored = self._cache.get(reference, (0.0, None, False))
+        if value is None or time.monotonic() - read_s >= CACHE_S:
+            return None
+        # The store can be asked whether it changed, at every call; the places before it it cannot overrule.
+        if stored and self._kept is not None and self._kept.changed():
+            self._cache.clear()
+            return None
         return value
 
     def _file(self, scope: str, key: str) -> str | None:
