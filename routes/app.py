@@ -106,6 +106,7 @@ def create_app(settings: Settings, worker: int = 0, limits_memory: int | None = 
         await limits.aclose()
         await upstreams.aclose()
         await guarded.aclose()
+        recorder.flush()
         spool.close()
         opinions.close()
         secret_store.close()

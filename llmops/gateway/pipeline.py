@@ -94,11 +94,13 @@ class Gateway:
                 recording.settle = await self._limits.admit(endpoint.quota, asked.caller, user, call)
             reply = await self._try(entities, call, recording, adds_usage=asked.adds_usage)
             self._count(recording, reply.status)
+            await recording.written()
             return reply
         except LlmopsError as err:
             recording.failed(err)
             self._count(recording, err.status)
             err.headers = headers(recording)
+            await recording.written()
             raise
         except asyncio.CancelledError:
             recording.abandoned(ClientGone("the caller left before the first byte of the answer"))
@@ -111,6 +113,7 @@ class Gateway:
             recording.failed(bug)
             self._count(recording, bug.status)
             bug.headers = headers(recording)
+            await recording.written()
             raise bug from err
 
     def count(self, asked: Asked) -> Reply:

@@ -83,6 +83,8 @@ class Relay:
         passed, self._ready = self._ready, b""
         while not passed and not self._ended:
             passed = await self._more()
+        if self._ended:
+            await self._recording.written()
         return passed or None
 
     async def aclose(self) -> None:

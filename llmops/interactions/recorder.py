@@ -1,12 +1,13 @@
 """Records interactions: one recording for each request, opened once and closed once, by whoever ends its story.
 
-Closing is synchronous: it has to work while a task is being cancelled, when nothing can be awaited. What the endpoint's
-policy wants masked or left out is so before the record is written down, so that it never reaches a disk.
+Closing is synchronous: it has to work while a task is being cancelled, when nothing can be awaited; who answers waits
+until the record is written. What the endpoint's policy wants masked or left out is so before that, so that it never
+reaches a disk.
 """
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ import orjson
 from llmops.endpoints.caller import Caller
 from llmops.endpoints.log_policy import EVERYTHING, LogPolicy
 from llmops.errors import LlmopsError, SpoolError
+from llmops.interactions.group_commit import GroupCommit
 from llmops.interactions.record import Attempt, Interaction, new_id
 from llmops.interactions.redaction import Mask, redacted
 from llmops.protocol.invocation import Invocation, shown
@@ -38,8 +40,8 @@ class Log(Protocol):
         """Whether it should take no more; cheap enough to be asked for each request."""
         ...
 
-    def append(self, interaction: Interaction, /) -> None:
-        """Write one record; durable when it returns. Raises SpoolError."""
+    def append(self, *interactions: Interaction) -> None:
+        """Write records, all or none; durable when it returns. Raises SpoolError."""
         ...
 
 
@@ -94,19 +96,42 @@ class Recorder:
         self.names_runs = False
         self.delay = ""
         self._was_full = False
+        self._running = 0
+        self._group = GroupCommit(self._write)
 
     def open(self, asked: Asked) -> "Recording":
         """Begin the record of one request."""
+        self._running += 1
         return Recording(self, asked)
 
-    def keep(self, interaction: Interaction) -> None:
-        """Write a closed record down; a failure is loud, and is not the caller's."""
+    def ended(self, interaction: Interaction | None) -> None:
+        """End a story; its record, if there is one, is written with those of the same turn of the event loop."""
+        self._running -= 1
+        if interaction is not None:
+            self._group.take(interaction, alone=not self._running)
+
+    async def written(self) -> None:
+        """Wait until the records of all stories that have ended are durable, or given up."""
+        await self._group.written()
+
+    def flush(self) -> None:
+        """Write now what waits for the end of the turn."""
+        self._group.flush()
+
+    def _write(self, interactions: Sequence[Interaction]) -> None:
+        """Write records down; a failure is loud, and is not the caller's."""
         try:
-            self.log.append(interaction)
+            self.log.append(*interactions)
         except SpoolError as err:
+            if len(interactions) > 1:
+                # One that is too large, or no JSON, must not take the others with it.
+                for one in interactions:
+                    self._write((one,))
+                return
             self.lost += 1
             self.problem = err.message
-            logger.error("event=interaction_lost interaction_id=%s reason=%r", interaction.interaction_id, err.message)
+            name = interactions[0].interaction_id
+            logger.error("event=interaction_lost interaction_id=%s reason=%r", name, err.message)
 
     def takes(self, interaction_id: str) -> bool:
         """Whether an interaction that begins now will be recorded."""
@@ -190,6 +215,7 @@ class Recording:
         if self._taken or not self._recorder.refuses or self.policy.log == "nothing":
             return
         self._closed = True
+        self._recorder.ended(None)
         self._recorder.refused += 1
         raise self._recorder.refusal()
 
@@ -249,21 +275,27 @@ class Recording:
         """End the story of a request whose caller left before the first byte."""
         self._close("abandoned", error.status, None, error)
 
+    async def written(self) -> None:
+        """Wait until the record is durable, where the story has ended: nothing that ends an answer goes out before."""
+        if self._closed:
+            await self._recorder.written()
+
     def _close(self, outcome: str, status: int, response: str | None, error: LlmopsError | None = None) -> None:
         if self._closed:
             return
         self._closed = True
         if self.settle is not None:
             self.settle(outcome, self.usage)
-        policy = self.policy
+        policy, record = self.policy, None
         if policy.log == "nothing":
             self._recorder.unlogged += 1
         elif not self._taken:
             self._recorder.sampled_out += 1
         else:
-            whole = self._record(outcome, status, response, error)
-            plain = policy.log == "everything" and not policy.mask
-            self._recorder.keep(whole if plain else redacted(whole, policy, self._recorder.mask))
+            record = self._record(outcome, status, response, error)
+            if policy.log != "everything" or policy.mask:
+                record = redacted(record, policy, self._recorder.mask)
+        self._recorder.ended(record)
 
     def _record(self, outcome: str, status: int, response: str | None, error: LlmopsError | None) -> Interaction:
         asked, invocation, policy = self._asked, self.invocation, self.policy

@@ -1,6 +1,6 @@
 """The spool: where a worker writes records down, one SQLite file for each worker, in WAL mode.
 
-The worker only appends, one commit each; everything slow is the reader's (spool_reader). Records may be interactions
+The worker only appends; everything slow is the reader's (spool_reader). Records may be interactions
 or anything else that can write itself down.
 """
 
@@ -8,13 +8,14 @@ import logging
 import sqlite3
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from llmops.errors import SpoolError
 from llmops.interactions.damage import set_aside
-from llmops.interactions.spool_file import NEXT_SEQ, damaged, explained, inode_of, open_file
+from llmops.interactions.spool_file import NEXT_SEQ, damaged, explained, inode_of, open_file, rolled_back_on_error
 from llmops.interactions.spool_size import live_bytes, measure
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ class Record(Protocol):
         ...
 
 
+#: With its values.
+Statement = tuple[str, tuple[object, ...]]
 T = TypeVar("T", bound=Record)
 T_in = TypeVar("T_in", bound=Record, contravariant=True)
 
@@ -71,7 +74,7 @@ class Spool(Generic[T_in]):
         self._opening = threading.RLock()
         self._full, self._looked_s = False, time.monotonic()
         try:
-            self._write("SELECT seq FROM record ORDER BY seq DESC LIMIT 1", ())
+            self._write(("SELECT seq FROM record ORDER BY seq DESC LIMIT 1", ()))
         except SpoolError as err:
             logger.error("event=spool_unusable spool=%s reason=%r", path, err.message)
 
@@ -81,18 +84,16 @@ class Spool(Generic[T_in]):
         self._look()
         return self._full
 
-    def append(self, record: T_in) -> None:
-        """Write one record; durable when it returns. Safe from any thread.
+    def append(self, *records: T_in) -> None:
+        """Write records in one commit, all or none; durable when it returns. Safe from any thread.
 
         Raises:
-            SpoolError: It is not written: disk full, read-only, locked, or the record is no JSON.
+            SpoolError: They are not written: disk full, read-only, locked, or a record is no JSON.
         """
-        try:
-            content = record.encode()
-        except TypeError as err:
-            raise SpoolError(f"interaction {record.interaction_id} cannot be written as JSON: {err}") from err
+        now_ms = time.time_ns() // 1_000_000
+        rows = [(_APPEND, (_encoded(record), now_ms)) for record in records]
         self._look()
-        self._write(_APPEND, (content, time.time_ns() // 1_000_000))
+        self._write(*rows)
 
     def check(self) -> None:
         """Prove that a record could be written now, by writing as much and taking it back.
@@ -102,8 +103,8 @@ class Spool(Generic[T_in]):
         """
         self._look(at_once=True)
         # Two commits, not one transaction: an append of another thread would become part of it.
-        self._write("INSERT INTO probe VALUES (zeroblob(8192))", ())
-        self._write("DELETE FROM probe", ())
+        self._write(("INSERT INTO probe VALUES (zeroblob(8192))", ()))
+        self._write(("DELETE FROM probe", ()))
 
     def close(self) -> None:
         """Let go of the file."""
@@ -112,18 +113,29 @@ class Spool(Generic[T_in]):
                 self._opened[0].close()
             self._opened = None
 
-    def _write(self, statement: str, values: tuple[object, ...]) -> None:
+    def _write(self, *statements: Statement) -> None:
+        """Run statements as one transaction."""
         # One thread at a time: another must not close what this one uses.
         with self._opening, explained(self.path):
             try:
-                self._execute(statement, values)
+                self._commit(statements)
             except sqlite3.DatabaseError as err:
                 if not damaged(err, self.path):
                     raise
                 self._begin_anew(str(err))
-                self._execute(statement, values)
+                self._commit(statements)
 
-    def _execute(self, statement: str, values: tuple[object, ...]) -> None:
+    def _commit(self, statements: Sequence[Statement]) -> None:
+        if len(statements) == 1:
+            self._execute(*statements[0])
+            return
+        self._execute("BEGIN IMMEDIATE")
+        with rolled_back_on_error(self._file()):
+            for statement in statements:
+                self._execute(*statement)
+            self._execute("COMMIT")
+
+    def _execute(self, statement: str, values: tuple[object, ...] = ()) -> None:
         """Run a statement; wait for a reader's lock in shorter steps than SQLite, whose shortest is a millisecond."""
         began_s = time.monotonic()
         while True:
@@ -181,6 +193,13 @@ class Spool(Generic[T_in]):
             return  # An append will say it.
         limit = self._max_bytes
         self._full = size_bytes >= (limit * _ROOM_AGAIN if self._full else limit)
+
+
+def _encoded(record: Record) -> bytes:
+    try:
+        return record.encode()
+    except TypeError as err:
+        raise SpoolError(f"interaction {record.interaction_id} cannot be written as JSON: {err}") from err
 
 
 @dataclass(frozen=True, slots=True)

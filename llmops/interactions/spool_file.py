@@ -162,6 +162,14 @@ def explained(path: Path) -> Iterator[None]:
 def transaction(database: sqlite3.Connection) -> Iterator[None]:
     """Commit what happens inside as one; nothing of it where it fails."""
     database.execute("BEGIN IMMEDIATE")
+    with rolled_back_on_error(database):
+        yield
+        database.execute("COMMIT")
+
+
+@contextmanager
+def rolled_back_on_error(database: sqlite3.Connection) -> Iterator[None]:
+    """Roll the transaction back that what happens inside did not commit."""
     try:
         yield
     except BaseException:
@@ -169,7 +177,6 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
         if database.in_transaction:
             database.execute("ROLLBACK")
         raise
-    database.execute("COMMIT")
 
 
 def _prepare(database: sqlite3.Connection, path: Path, patience_s: float) -> None:

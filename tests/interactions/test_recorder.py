@@ -1,5 +1,6 @@
 """What a worker writes down: by its endpoint's policy, and by the room there is. Front door: tests/test_privacy.py."""
 
+import asyncio
 import logging
 from dataclasses import replace
 from typing import Any
@@ -26,10 +27,12 @@ class Kept:
     def __init__(self) -> None:
         self.full = False
         self.records: list[Interaction] = []
+        self.commits = 0
 
-    def append(self, interaction: Interaction, /) -> None:
-        """Keep it."""
-        self.records.append(interaction)
+    def append(self, *interactions: Interaction) -> None:
+        """Keep them."""
+        self.records.extend(interactions)
+        self.commits += 1
 
 
 @pytest.fixture
@@ -174,7 +177,7 @@ def test_an_endpoint_that_logs_nothing_needs_no_room(log: Kept) -> None:
 
 def test_a_record_that_cannot_be_written_is_counted_and_reported(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Kept):
-        def append(self, interaction: Interaction, /) -> None:
+        def append(self, *interactions: Interaction) -> None:
             raise SpoolError("interaction log x: the disk is full; free some space")
 
     recorder = Recorder(Broken(), mask_document)
@@ -183,3 +186,65 @@ def test_a_record_that_cannot_be_written_is_counted_and_reported(caplog: pytest.
 
     assert (recorder.lost, recorder.problem) == (1, "interaction log x: the disk is full; free some space")
     assert "event=interaction_lost" in caplog.text
+
+
+def _together(log: Kept, count: int) -> tuple[Recorder, list[int]]:
+    """End so many stories in one turn of an event loop; also how many commits each had seen when it was written."""
+    recorder = Recorder(log, mask_document)
+
+    async def run() -> list[int]:
+        recordings = [recorder.open(Asked(BODY, "databricks", "chat")) for _ in range(count)]
+
+        async def end(recording: Recording) -> int:
+            recording.answered(200, b"{}")
+            await recording.written()
+            return log.commits
+
+        return await asyncio.gather(*map(end, recordings))
+
+    return recorder, asyncio.run(run())
+
+
+def test_stories_that_end_in_one_turn_share_a_commit_that_each_waits_for(log: Kept) -> None:
+    _, seen = _together(log, 5)
+
+    assert (len(log.records), log.commits, seen) == (5, 1, [1] * 5)
+
+
+def test_a_story_that_ends_alone_is_written_at_once(log: Kept) -> None:
+    async def run() -> int:
+        recording = Recorder(log, mask_document).open(Asked(BODY, "databricks", "chat"))
+        recording.answered(200, b"{}")
+        return len(log.records)
+
+    assert asyncio.run(run()) == 1
+
+
+def test_a_record_that_cannot_be_written_takes_no_other_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    class Narrow(Kept):
+        def append(self, *interactions: Interaction) -> None:
+            if len(interactions) > 1 or self.commits == 1:
+                self.commits += 1
+                raise SpoolError("interaction log x: the disk is full; free some space")
+            super().append(*interactions)
+
+    log = Narrow()
+    recorder, _ = _together(log, 3)
+
+    assert (len(log.records), recorder.lost) == (2, 1)
+    assert caplog.text.count("event=interaction_lost") == 1
+
+
+def test_one_whose_caller_leaves_while_it_is_written_is_written(log: Kept) -> None:
+    async def run() -> None:
+        recorder = Recorder(log, mask_document)
+        recording, other = (recorder.open(Asked(BODY, "databricks", "chat")) for _ in range(2))
+        recording.answered(200, b"{}")
+        waiting = asyncio.create_task(recording.written())
+        asyncio.get_running_loop().call_soon(waiting.cancel)
+        other.answered(200, b"{}")
+        await other.written()
+
+    asyncio.run(run())
+
+    assert (len(log.records), log.commits) == (2, 1)
