@@ -84,10 +84,10 @@ def recorded(data_dir: Path) -> Recorded:
     return Recorded(int(shipped), spool.depth(data_dir / "spool"))
 
 
-def load(url: str, measure: Measure, seconds: float) -> dict[str, Any]:
-    """Run the load generator on its core; returns its summary."""
+def load(url: str, measure: Measure, seconds: float, core: int = systems.FEED_CORE) -> dict[str, Any]:
+    """Run the load generator on a core; returns its summary."""
     command = [sys.executable, "-m", "benchmarks.load", "--json", "--url", url, "--seconds", str(seconds)]
-    with systems.command_on(systems.FEED_CORE, [*command, *measure.arguments], stdout=subprocess.PIPE) as process:
+    with systems.command_on(core, [*command, *measure.arguments], stdout=subprocess.PIPE) as process:
         written, _ = process.communicate()
     summary: dict[str, Any] = orjson.loads(written)
     return summary

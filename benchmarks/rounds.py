@@ -21,6 +21,11 @@ class Rounds:
         self.busy: list[float] = []
         self._summaries: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
 
+    @property
+    def rounds(self) -> int:
+        """How often each measure was taken."""
+        return min((len(each) for each in self._summaries.values()), default=0)
+
     def add(self, measure: str, system: str, summary: Mapping[str, Any]) -> None:
         """Keep one round."""
         self._summaries[measure, system].append(summary)

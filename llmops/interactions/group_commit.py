@@ -1,4 +1,4 @@
-"""One commit for all records of a turn of the event loop: a commit costs as much as a record, and more under load.
+"""One commit for records that come in the same few turns of the event loop: it costs as much as many records.
 
 Taking a record is synchronous, so that it works while a task is being cancelled; who must not go on before it is
 written waits with `written`.
@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+#: Turns that a record waits at most; it waits for a further one only if others came in the last.
+_TURNS = 5
 
 
 class GroupCommit(Generic[T]):
-    """Gathers records until the turn ends. Belongs to one event loop; without one, each record is written at once.
+    """Gathers records while more of them come. Belongs to one event loop; without one, each is written at once.
 
     Args:
         write: Writes records down, and raises nothing.
@@ -24,17 +26,17 @@ class GroupCommit(Generic[T]):
         self._waiters: list[asyncio.Future[None]] = []
 
     def take(self, record: T, *, alone: bool) -> None:
-        """Write a record at the end of this turn.
+        """Write a record soon.
 
         Args:
-            alone: Whether nobody else can come in this turn: then it is written at once.
+            alone: Whether no other can come: then it is written at once.
         """
         loop = _running_loop()
         if loop is None or (alone and not self._gathered):
             self._write((record,))
             return
         if not self._gathered:
-            loop.call_soon(self.flush)
+            loop.call_soon(self._turn, loop, 0, 1)
         self._gathered.append(record)
 
     async def written(self) -> None:
@@ -53,6 +55,13 @@ class GroupCommit(Generic[T]):
         for waiter in waiters:
             if not waiter.done():  # Its task may have been cancelled.
                 waiter.set_result(None)
+
+    def _turn(self, loop: asyncio.AbstractEventLoop, before: int, number: int) -> None:
+        """End a turn, at whose begin so many were gathered."""
+        if before < len(self._gathered) and number < _TURNS:
+            loop.call_soon(self._turn, loop, len(self._gathered), number + 1)
+        else:
+            self.flush()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

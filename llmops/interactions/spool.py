@@ -20,8 +20,8 @@ from llmops.interactions.spool_size import live_bytes, measure
 
 logger = logging.getLogger(__name__)
 
-#: The worker checkpoints only when no reader does: 16 MB of log, a few milliseconds once in thousands of appends.
-_CHECKPOINT_PAGES = 4096
+#: The worker checkpoints only when no reader does, since its loop stands still for it: at 256 MB of log.
+_CHECKPOINT_PAGES = 65_536
 #: An append blocks the worker's loop: a lock held longer than this is an error, not a wait.
 _PATIENCE_S = 1.0
 _LOCK_STEP_S = 0.00005

@@ -6,7 +6,7 @@ this is in the file, so that a shipper that takes over a killed one knows what m
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
@@ -16,7 +16,7 @@ from llmops.interactions.spool import Leased, Record
 from llmops.interactions.spool_file import explained, inode_of, open_file, transaction
 from llmops.interactions.spool_size import unread, waiting
 
-_CHECKPOINT_PAGES = 256
+_CHECKPOINT_PAGES = 1024
 _PATIENCE_S = 10.0
 #: A lease ends after this many bytes of records, whatever its limit: a record may have 32 MB.
 _LEASE_BYTES = 8 * 1024 * 1024
@@ -24,11 +24,14 @@ _LEASE_BYTES = 8 * 1024 * 1024
 ALONE_FROM_STRIKES = 3
 #: One that was under way so often when the shipper ended may be what ends it: others pass it for a minute.
 _SUSPECT_FROM_STRIKES, _SUSPECT_WAIT_MS = 8, 60_000
-#: Records settled in one transaction: the worker's next append waits for it.
-_CHUNK = 100
+#: Records leased or settled in one transaction: the worker's next append waits for it, and at low priority it is slow.
+_CHUNK = 50
+#: Between two such transactions the file is free for longer than a worker that waits takes to look again.
+_GAP_S = 0.0005
 #: An emptied spool is made small again from this waste on, as long as that is quick: 64 MB, and 16 MB left.
 _SPARE_PAGES, _SMALL_PAGES = 16_384, 4096
 
+S = TypeVar("S")
 T = TypeVar("T", bound=Record)
 
 
@@ -242,24 +245,27 @@ class SpoolReader(Generic[T]):
         return oldest is not None and 0 <= now_ms - _number(oldest[0]) < linger_s * 1000
 
     def _note(self, rows: Sequence[_Row], position: int, now_ms: int) -> None:
-        with transaction(self._db):
-            self._db.execute(
-                "INSERT INTO lease (consumer, seq, tries, strikes, retry_at_ms) "
-                "SELECT ?, value, 1, 1, 0 FROM json_each(?) WHERE true "
-                "ON CONFLICT (consumer, seq) DO UPDATE SET tries = tries + 1, strikes = strikes + 1, "
-                "retry_at_ms = CASE WHEN strikes >= ? THEN ? ELSE 0 END",
-                (
-                    *(self.consumer, _seqs(row.seq for row in rows)),
-                    *(_SUSPECT_FROM_STRIKES, now_ms + _SUSPECT_WAIT_MS),
-                ),
-            )
-            if position:
-                self._db.execute("UPDATE consumer SET position = ? WHERE name = ?", (position, self.consumer))
+        """Write down that rows are tried, oldest first, and at the end the position reached with them."""
+        retry_at_ms = now_ms + _SUSPECT_WAIT_MS
+        for chunk in _chunks(rows) if rows else [rows]:
+            reached = position if chunk[-1:] == rows[-1:] else min(position, chunk[-1].seq)
+            with transaction(self._db):
+                self._db.execute(
+                    "INSERT INTO lease (consumer, seq, tries, strikes, retry_at_ms) "
+                    "SELECT ?, value, 1, 1, 0 FROM json_each(?) WHERE true "
+                    "ON CONFLICT (consumer, seq) DO UPDATE SET tries = tries + 1, strikes = strikes + 1, "
+                    "retry_at_ms = CASE WHEN strikes >= ? THEN ? ELSE 0 END",
+                    (self.consumer, _seqs(row.seq for row in chunk), _SUSPECT_FROM_STRIKES, retry_at_ms),
+                )
+                self._db.execute(
+                    "UPDATE consumer SET position = ? WHERE name = ? AND position < ?",
+                    (reached, self.consumer, reached),
+                )
 
     def _settle(self, seqs: Sequence[int]) -> None:
-        for start in range(0, len(seqs), _CHUNK):
+        for chunk in _chunks(seqs):
             with transaction(self._db):
-                self._settle_chunk(seqs[start : start + _CHUNK], self.consumer)
+                self._settle_chunk(chunk, self.consumer)
 
     def _settle_chunk(self, seqs: Sequence[int], consumer: str) -> None:
         chosen = _seqs(seqs)
@@ -294,6 +300,14 @@ class SpoolReader(Generic[T]):
                 (consumer, interaction_id, reason, tries, time.time_ns() // 1_000_000, seq),
             )
             self._settle_chunk([seq], consumer)
+
+
+def _chunks(many: Sequence[S]) -> Iterator[Sequence[S]]:
+    """Parts of what is done to the file in one transaction each; waits between them."""
+    for start in range(0, len(many), _CHUNK):
+        if start:
+            time.sleep(_GAP_S)
+        yield many[start : start + _CHUNK]
 
 
 def _row(seq: int, content: object, tries: int, strikes: int) -> _Row:
