@@ -1,7 +1,6 @@
 """The doors of the encrypted store of secrets, as Databricks' clients ask for them. For the admin.
 
-``get`` hands a value out, as Databricks does to a notebook: whoever may change endpoints could have it sent anywhere
-anyway. Every read is logged by name.
+A value goes in and does not come out again: ``get``, which Databricks answers inside its notebooks alone, is refused.
 
 Source: ../shared/reference/databricks_contract.md 8.1
 """
@@ -9,7 +8,7 @@ Source: ../shared/reference/databricks_contract.md 8.1
 import asyncio
 import binascii
 import logging
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Query, Request
@@ -85,12 +84,12 @@ async def list_secrets(of: Of, scope: Scope) -> dict[str, Any]:
     return {"secrets": [{"key": key, "last_updated_timestamp": updated_ms} for key, updated_ms in found]}
 
 
-@router.get("/get", summary="Get the value of a secret")
-async def get_secret(of: Of, scope: Scope, key: Scope, request: Request) -> dict[str, Any]:
-    """The value, base64. Every read is logged with scope, key and caller."""
-    value = await asyncio.to_thread(of.get, scope, key)
-    logger.info("event=secret_read scope=%s key=%s by=%s", scope, key, _caller(request))
-    return {"key": key, "value": b64encode(value).decode()}
+@router.get("/get", summary="Get the value of a secret (refused)")
+async def get_secret() -> dict[str, Any]:
+    """Refused, for everybody: a value is read by the calls that need it, and told to nobody."""
+    raise BadRequest(
+        "this server tells no value of a secret: name it in an endpoint as {{secrets/<scope>/<key>}}, and calls read it"
+    )
 
 
 @router.post("/delete", summary="Delete a secret")

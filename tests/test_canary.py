@@ -194,7 +194,7 @@ def _manage(drive: Drive) -> None:
         API,
         *pages,
         "/api/2.0/secrets/scopes/list",
-        "/api/2.0/secrets/list?scope=bedrock-secret",
+        *(f"/api/2.0/secrets/{verb}?scope=bedrock-secret&key=key" for verb in ("list", "get")),
         "/api/2.0/token/list",
     ):
         drive.send("GET", path)

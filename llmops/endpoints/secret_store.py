@@ -159,23 +159,6 @@ class SecretStore:
             sealed = self._master_key(ask).seal(scope, key, version, value)
             ask(_PUT, (*astuple(sealed), _now_ms()))
 
-    def get(self, scope: str, key: str) -> bytes:
-        """The value of a secret, for who may be told it.
-
-        Raises:
-            NotFound: There is no such scope, or no such key in it.
-            BadRequest: It cannot be opened; the message names it.
-        """
-        self._database.pull()
-        self._require(self._database.read, scope)
-        try:
-            value = self.read(scope, key)
-        except BadRequest as err:
-            raise BadRequest(f"secret {scope}/{key} cannot be read: {err.message}") from err
-        if value is None:
-            raise NotFound(f"Secret does not exist with scope: {scope} and key: {key}.")
-        return value
-
     def delete(self, scope: str, key: str) -> None:
         """Forget a secret.
 

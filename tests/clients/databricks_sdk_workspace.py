@@ -2,12 +2,12 @@
 
 import sys
 import uuid
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Iterator
 
 import pytest
 from databricks.sdk import WorkspaceClient
-from databricks.sdk.errors import NotFound, ResourceAlreadyExists, Unauthenticated
+from databricks.sdk.errors import BadRequest, NotFound, ResourceAlreadyExists, Unauthenticated
 from databricks.sdk.service.workspace import AclPermission, SecretsAPI
 
 from tests.clients.stage import BODIES, Stage, unnamed
@@ -42,21 +42,29 @@ def test_a_scope_is_created_listed_and_deleted(secrets: SecretsAPI) -> None:
         secrets.delete_scope(name)
 
 
-@pytest.mark.call("secrets.put_secret", "secrets.get_secret", "secrets.list_secrets", "secrets.delete_secret")
-def test_a_secret_is_put_got_listed_and_deleted(secrets: SecretsAPI, scope: str) -> None:
+@pytest.mark.call("secrets.put_secret", "secrets.list_secrets", "secrets.delete_secret")
+def test_a_secret_is_put_listed_and_deleted(secrets: SecretsAPI, scope: str) -> None:
     secrets.put_secret(scope, "text", string_value="sesame")
     secrets.put_secret(scope, "bytes", bytes_value=b64encode(b"\x00\xff").decode())
 
     listed = {secret.key: secret.last_updated_timestamp for secret in secrets.list_secrets(scope)}
-    values = [b64decode(secrets.get_secret(scope, key).value or "") for key in ("text", "bytes")]
     secrets.delete_secret(scope, "text")
 
     assert set(listed) == {"text", "bytes"}
     assert all(listed.values())
-    assert values == [b"sesame", b"\x00\xff"]
     assert [secret.key for secret in secrets.list_secrets(scope)] == ["bytes"]
     with pytest.raises(NotFound, match="text"):
-        secrets.get_secret(scope, "text")
+        secrets.delete_secret(scope, "text")
+
+
+@pytest.mark.refused("secrets.get_secret")
+def test_a_value_is_told_to_nobody(secrets: SecretsAPI, scope: str) -> None:
+    """Databricks answers this inside its notebooks alone; a missing key is refused like one that is there."""
+    secrets.put_secret(scope, "text", string_value="sesame")
+
+    for key in ("text", "none"):
+        with pytest.raises(BadRequest, match="this server tells no value of a secret"):
+            secrets.get_secret(scope, key)
 
 
 @pytest.mark.call("secrets.put_secret")

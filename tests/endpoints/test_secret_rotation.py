@@ -190,21 +190,21 @@ def test_a_lost_key_is_told_with_the_secret_it_is_needed_for(tmp_path: Path) -> 
     store = opened(tmp_path)
 
     with pytest.raises(BadRequest) as reading:
-        store.get("s", "one")
+        store.read("s", "one")
     with pytest.raises(BadRequest) as rotating:
         store.rotate()
     with pytest.raises(BadRequest) as putting:
         store.put("s", "two", b"new")
 
     told = f"sealed with the master key {MasterKey.read(kept.decode().split()[-1]).id}, and this server has none"
-    for error, name in ((reading, "s/one"), (rotating, "s/one"), (putting, "s/one")):
-        assert error.value.message.startswith(f"secret {name} cannot be read: it is {told}: bring that key back (")
+    for error, before in ((reading, ""), *((one, "secret s/one cannot be read: ") for one in (rotating, putting))):
+        assert error.value.message.startswith(f"{before}it is {told}: bring that key back (")
         assert "value" not in error.value.message
         assert "\n" not in error.value.message
     assert not lost.exists()
     lost.touch(0o600)
     lost.write_bytes(kept)
-    assert store.get("s", "one") == b"first value"
+    assert store.read("s", "one") == b"first value"
     store.close()
 
 
@@ -217,7 +217,7 @@ def test_without_its_key_what_is_lost_can_be_deleted_and_put_anew(tmp_path: Path
     store.delete("t", "one")
     store.put("t", "one", b"anew")
 
-    assert store.get("t", "one") == b"anew"
+    assert store.read("t", "one") == b"anew"
     store.close()
 
 
@@ -228,12 +228,12 @@ def test_a_file_that_others_may_read_is_not_used(tmp_path: Path, bits: int) -> N
     path.chmod(bits)
     store = opened(tmp_path)
 
-    for call in (lambda: store.get("s", "one"), lambda: store.put("s", "one", b"new"), store.rotate):
+    for call in (lambda: store.read("s", "one"), lambda: store.put("s", "one", b"new"), store.rotate):
         with pytest.raises(BadRequest, match=f"{path} can be read by others and is not used: chmod 600 {path}"):
             call()
     path.chmod(0o600)
 
-    assert store.get("s", "one") == b"first value"
+    assert store.read("s", "one") == b"first value"
     store.close()
 
 
