@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from llmops.endpoints.access import Access
+from llmops.endpoints.plaintext_keys import PlaintextKeys
 from llmops.endpoints.secret_store import SecretStore
 from llmops.endpoints.secrets import Secrets
 from llmops.endpoints.store import Store
@@ -116,7 +117,7 @@ def create_app(settings: Settings, worker: int = 0, limits_memory: int | None = 
     app = FastAPI(title="llmops", version="0.1.0", lifespan=lifespan, max_body_size=MAX_BODY_BYTES)
     app.state.secret_store, app.state.overview = secret_store, partial(Overview.read, settings)
     app.state.access, app.state.locked = access, settings.token is not None
-    app.state.endpoints = serving_endpoints.Endpoints(store, lifecycle, access)
+    app.state.endpoints = serving_endpoints.Endpoints(store, lifecycle, access, PlaintextKeys(secret_store))
     app.state.reports = endpoint_reports.Reports(settings, lifecycle.table, counts, worker)
     app.state.recorder, app.state.spool, app.state.limits = recorder, spool, limits
     app.state.worker_state = lambda: tally.now(recorder, full=spool.full)

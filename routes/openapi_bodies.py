@@ -7,10 +7,11 @@ known is left out, not refused.
 Source: ../shared/reference/databricks_contract.md 1, 8
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmops.endpoints.access_tokens import LONGEST_LIFE_S, MOST_GROUPS, MOST_NAME_CHARS
+from llmops.endpoints.external_model import PLAINTEXT, ProviderConfig, secret_fields
 from llmops.endpoints.permissions import MOST_ENTRIES, Level
 from llmops.endpoints.rate_limits import MOST_LIMITS
 from llmops.endpoints.schema import schema
@@ -177,6 +178,8 @@ def components() -> dict[str, Schema]:
     del whole["$schema"]
     model = parts["ExternalModel"]
     model["oneOf"] = [_alternative(rule) for rule in model.pop("allOf")]
+    for config in ProviderConfig.__subclasses__():
+        _offer_plaintext(parts[config.__name__], sorted(secret_fields(config)))
     parts |= {ENDPOINT: whole, _UNNAMED: {**whole, "required": ["config"]}, _DETAIL: _TOLD}
     return {name: _as_component(part, strict=name == _STRICT) for name, part in parts.items()}
 
@@ -188,6 +191,15 @@ def _alternative(rule: Schema) -> Schema:
         "properties": {**when["properties"], **then["properties"]},
         "required": [*when["required"], *then.get("required", ())],
     }
+
+
+def _offer_plaintext(part: Schema, fields: Sequence[str]) -> None:
+    """Say that each key may be sent in clear in the place of its reference; it is kept sealed, and not told again."""
+    needed = [field for field in fields if field in part.get("required", ())]
+    part["properties"] |= {field + PLAINTEXT: {**_TEXT, "writeOnly": True} for field in fields}
+    if needed:
+        part["required"] = [field for field in part["required"] if field not in needed]
+        part["allOf"] = [{"oneOf": [{"required": [field]}, {"required": [field + PLAINTEXT]}]} for field in needed]
 
 
 def _as_component(part: Any, *, strict: bool) -> Any:

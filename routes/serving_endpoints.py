@@ -5,6 +5,7 @@ Source: ../shared/reference/databricks_contract.md 1.1
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import orjson
@@ -15,6 +16,7 @@ from llmops.endpoints.caller import Caller
 from llmops.endpoints.detail import detail, summary
 from llmops.endpoints.files import read_document
 from llmops.endpoints.permissions import Level, refuse_new_ways
+from llmops.endpoints.plaintext_keys import PlaintextKeys
 from llmops.endpoints.spec import EndpointSpec
 from llmops.endpoints.store import Store, StoredEndpoint
 from llmops.errors import Conflict, EndpointNotFound, InvalidParameter, NotFound
@@ -31,18 +33,22 @@ class Endpoints:
     Every method raises PermissionDenied for who may not do that with the endpoint.
 
     Args:
+        keys: Takes the keys in clear out of documents.
         caller: For whom; None where no token is asked for.
     """
 
-    def __init__(self, store: Store, lifecycle: Lifecycle, access: Access, caller: Caller | None = None) -> None:
+    def __init__(
+        self, store: Store, lifecycle: Lifecycle, access: Access, keys: PlaintextKeys, caller: Caller | None = None
+    ) -> None:
         self._store = store
         self._lifecycle = lifecycle
         self._access = access
+        self._keys = keys
         self._caller = caller
 
     def seen_by(self, caller: Caller | None) -> "Endpoints":
         """The same, for one caller."""
-        return Endpoints(self._store, self._lifecycle, self._access, caller)
+        return Endpoints(self._store, self._lifecycle, self._access, self._keys, caller)
 
     def list(self, needed: Level = Level.CAN_VIEW) -> list[dict[str, Any]]:
         """Every endpoint with which the caller may do what is needed, short."""
@@ -95,10 +101,11 @@ class Endpoints:
 
     async def create(self, document: dict[str, Any], creator: str | None) -> dict[str, Any]:
         """Check and keep a new endpoint; it serves when this returns."""
-        spec = read_document(document)
+        taken = self._keys.take(document)
+        spec = read_document(taken.document)
         refuse_new_ways(self._caller, None, spec.document())
         await self._lifecycle.prove(spec)
-        await asyncio.to_thread(self._store.create, spec, creator)
+        await asyncio.to_thread(self._keys.keep, taken, partial(self._store.create, spec, creator))
         return self._refreshed(spec.name)
 
     async def update(self, name: str, changes: dict[str, Any]) -> dict[str, Any]:
@@ -137,8 +144,10 @@ class Endpoints:
     async def delete(self, name: str) -> None:
         """Forget an endpoint, and who might do what with it."""
         old = await self.stored(name, Level.CAN_MANAGE)
+        configs = [version.config for version in await asyncio.to_thread(self._store.versions, name)]
         await asyncio.to_thread(self._store.delete, name)
         self._lifecycle.refresh()
+        await asyncio.to_thread(self._keys.forget, name, configs)
         if self._access.acl(old) is not None:
             await asyncio.to_thread(self._access.permissions.forget, old.id)
 
@@ -150,12 +159,15 @@ class Endpoints:
 
     async def _keep(self, old: StoredEndpoint, document: dict[str, Any]) -> dict[str, Any]:
         """Check a document and put it in the place of the one that was read."""
-        spec = read_document(document)
+        # To who is no admin every key is new: what is refused must not tell whether it is the one that is kept.
+        admin = self._caller is None or self._caller.admin
+        taken = self._keys.take(document, old.document if admin else None)
+        spec = read_document(taken.document)
         refuse_new_ways(self._caller, old.document, spec.document())
         self._refuse_moved_table(spec)
         self._refuse_second_update(old, spec)
         await self._lifecycle.prove(spec)
-        await asyncio.to_thread(self._store.update, old, spec)
+        await asyncio.to_thread(self._keys.keep, taken, partial(self._store.update, old, spec))
         return self._refreshed(old.name)
 
     def _refuse_moved_table(self, spec: EndpointSpec) -> None:

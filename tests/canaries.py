@@ -30,7 +30,7 @@ class Secret:
 
     Attributes:
         scope: Of its reference; the key is ``key``.
-        source: Where the server finds it: environment, mounted or store.
+        source: Where the server finds it: environment, mounted or store; clear: in the document that makes an endpoint.
         value: As it is given to the server.
         needles: What of it must appear nowhere; the value itself unless it is a whole document.
     """

@@ -40,7 +40,7 @@ _MODELS = {
     "cohere-embeddings": "embed-v4.0",
     "palm": "gemini-2.5-flash",
     "vertex": "gemini-2.5-flash",
-    "bedrock": "anthropic.claude-3-sonnet-20240229-v1:0",
+    **dict.fromkeys(("bedrock", "bedrock-clear"), "anthropic.claude-3-sonnet-20240229-v1:0"),
 }
 #: Have an inference table each; one of each way to a model.
 _IN_TABLES = ("openai", "anthropic")
@@ -138,6 +138,37 @@ def aside(url: str) -> list[Keyed]:
     }
     documents = [fallback, *({"name": name, "config": {"served_entities": [one]}} for name, one in alone.items())]
     return [Keyed(one["name"], CHAT, (key,), ("authorization", "Bearer {}"), one) for one in documents]  # type: ignore[arg-type]
+
+
+def in_clear(url: str) -> list[Keyed]:
+    """Endpoints whose documents hold their keys: of each way to a model, at each depth, with one and with two."""
+    keys = {name: secret(f"{name}-clear", "clear") for name in ("openai", "anthropic", "header", "bedrock", "second")}
+    configs = {
+        "openai": ("openai", {"openai_api_key_plaintext": keys["openai"].value}),
+        "anthropic": ("anthropic", {"anthropic_api_key_plaintext": keys["anthropic"].value}),
+        "header": ("custom", {"api_key_auth": {"key": "X-Keyed-Key", "value_plaintext": keys["header"].value}}),
+        "bedrock": (
+            "amazon-bedrock",
+            {
+                "aws_region": "eu-west-1",
+                "bedrock_provider": "anthropic",
+                "aws_access_key_id_plaintext": keys["bedrock"].value,
+                "aws_secret_access_key_plaintext": keys["second"].value,
+            },
+        ),
+    }
+    headers = {
+        "openai": ("authorization", "Bearer {}"),
+        "anthropic": ("x-api-key", "{}"),
+        "header": ("x-keyed-key", "{}"),
+        "bedrock": ("authorization", "Credential={}"),
+    }
+    made = []
+    for name, (provider, config) in configs.items():
+        block = "custom_provider_config" if provider == "custom" else f"{provider.replace('-', '_')}_config"
+        of = (keys[name], keys["second"]) if name == "bedrock" else (keys[name],)
+        made.append(_bird(f"{name}-clear", provider, {block: config}, of, headers[name], CHAT, {"api_base": url}))
+    return made
 
 
 def _bedrock(url: str) -> Keyed:

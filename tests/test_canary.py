@@ -22,7 +22,7 @@ import yaml
 from llmops.endpoints.secrets import variable
 from tests import faults
 from tests.canaries import CONTROL, Search, Secret, command_lines, dumped, environments, secret, stored
-from tests.keyed_endpoints import GRANTED, MISHAPS, Keyed, aside, asked, every_vendor, success
+from tests.keyed_endpoints import GRANTED, MISHAPS, Keyed, aside, asked, every_vendor, in_clear, success
 from tests.logged import flush
 from tests.server import Server
 from tests.upstream import Upstream
@@ -115,8 +115,8 @@ def _place(folder: Path, endpoints: Sequence[Keyed]) -> dict[str, str]:
 
 
 def _of_files(endpoints: Sequence[Keyed]) -> list[Keyed]:
-    """Those that are described by files; the others come over REST."""
-    return list(endpoints)[::4]
+    """Those that are described by files; the others come over REST, and some of them hold their keys."""
+    return [one for one in list(endpoints)[::4] if all(key.source != "clear" for key in one.secrets)]
 
 
 def _create(drive: Drive) -> None:
@@ -165,7 +165,9 @@ def _invoke_wrongly(drive: Drive) -> None:
     for headers in ({"authorization": f"Bearer {SENT.value}"}, {"authorization": "", "x-api-key": SENT.value}):
         assert drive.send("POST", "/v1/chat/completions", {"model": "any", **chat}, headers=headers).status_code == 401
     for config in (
-        {"openai_api_key_plaintext": PLAIN.value},
+        {"openai_api_key_plaintext": [PLAIN.value]},
+        {"openai_api_key_plaintext": PLAIN.value, "openai_api_type": "azuread"},
+        {"openai_api_key_plaintext": PLAIN.value, "openai_api_key": PLAIN.value},
         {"openai_api_key": PLAIN.value},
         {"openai_api_key": [PLAIN.value]},
     ):
@@ -195,6 +197,7 @@ def _manage(drive: Drive) -> None:
         *pages,
         "/api/2.0/secrets/scopes/list",
         *(f"/api/2.0/secrets/{verb}?scope=bedrock-secret&key=key" for verb in ("list", "get")),
+        "/api/2.0/secrets/list?scope=llmops-endpoints",
         "/api/2.0/token/list",
     ):
         drive.send("GET", path)
@@ -243,7 +246,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> See
     """A server that was asked everything; it has ended."""
     folder = tmp_path_factory.mktemp("canary")
     with Upstream() as upstream:
-        endpoints = [*every_vendor(upstream.url), *aside(upstream.url)]
+        endpoints = [*every_vendor(upstream.url), *aside(upstream.url), *in_clear(upstream.url)]
         found, environment = Seen(endpoints), _place(folder, endpoints)
         of_files = tuple(one.document for one in _of_files(endpoints))
         server = Server(folder, of_files, environment=environment)
@@ -310,9 +313,8 @@ def test_only_workers_have_keys_in_their_environment(seen: Seen) -> None:
 
 def test_no_row_of_postgres_holds_a_key(on_postgres: Mapping[str, str], tmp_path: Path) -> None:
     with Upstream() as upstream:
-        endpoints = [
-            one for one in every_vendor(upstream.url) if one.name in ("embeddings", "completions", "bearer", "azure")
-        ]
+        names = ("embeddings", "completions", "bearer", "azure", "openai-clear")
+        endpoints = [one for one in (*every_vendor(upstream.url), *in_clear(upstream.url)) if one.name in names]
         seen = Seen(endpoints)
         server = Server(tmp_path, environment={**_place(tmp_path, endpoints), **on_postgres})
         with server, httpx.Client(headers={"authorization": f"Bearer {TOKEN.value}"}, timeout=60) as client:

@@ -3,7 +3,7 @@
 Source: ../shared/reference/databricks_contract.md 3
 """
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_type_hints
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
@@ -19,6 +19,8 @@ def _reference(value: str) -> str:
 
 _AS_SCHEMA = WithJsonSchema({"type": "string", "pattern": f"^{REFERENCE.pattern}$"})
 SecretRef = Annotated[str, AfterValidator(_reference), _AS_SCHEMA]
+#: How the field is called that holds a key itself, where a client may send one.
+PLAINTEXT = "_plaintext"
 HEADER_PATTERN = r"^[\w.-]+$"
 #: What may stand in a header.
 Token = Annotated[str, Field(pattern=HEADER_PATTERN)]
@@ -34,11 +36,14 @@ class ProviderConfig(Document):
     @classmethod
     def _no_plaintext(cls, given: Any) -> Any:
         for key in given if isinstance(given, dict) else ():
-            if str(key).endswith("_plaintext"):
-                field = str(key).removesuffix("_plaintext")
+            if str(key).endswith(PLAINTEXT):
+                field = str(key).removesuffix(PLAINTEXT)
+                if given.get(field) is not None:
+                    raise ValueError(f"'{field}' and '{key}' exclude each other; keep {field}, a reference")
                 raise ValueError(
-                    f"'{key}' is refused: keys are not kept in documents; set the key as an environment variable"
-                    f" LLMOPS_SECRET_<SCOPE>_<KEY> on the server and write {field}: '{{{{secrets/<scope>/<key>}}}}'"
+                    f"'{key}' is refused: no key is kept in a document; set the environment variable"
+                    " LLMOPS_SECRET_<SCOPE>_<KEY> on the server, or keep the key there with"
+                    f" `llmops secrets put <scope> <key>`, and write {field}: '{{{{secrets/<scope>/<key>}}}}'"
                 )
         return given
 
@@ -56,6 +61,12 @@ class ProviderConfig(Document):
         """Every field that is not a secret and is set."""
         references = self.references()
         return {name: value for name, value in self if isinstance(value, str) and name not in references}
+
+
+def secret_fields(model: type[Document]) -> frozenset[str]:
+    """The fields of a model that hold a secret reference, those of models inside it left out."""
+    hints = get_type_hints(model, include_extras=True)
+    return frozenset(name for name, hint in hints.items() if SecretRef in (hint, *get_args(hint)))
 
 
 class OpenAiConfig(ProviderConfig):

@@ -9,7 +9,7 @@ Source: ../shared/reference/databricks_contract.md 8.1
 import difflib
 import re
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import astuple, dataclass
 from typing import Literal, get_args
 
@@ -147,17 +147,33 @@ class SecretStore:
             InvalidParameter: The key cannot be one, or the value is empty or too long.
             BadRequest: The scope is full, or there is no master key to seal it with.
         """
-        _check(key, KEY_NAME, "key")
-        if not 0 < len(value) <= MOST_BYTES:
-            raise InvalidParameter(f"secret {scope}/{key}: a value has 1 to {MOST_BYTES} bytes, not {len(value)}")
+        _check_value(scope, key, value)
         with self._database.write() as ask:
             self._require(ask, scope)
             known = ask("SELECT 1 FROM secrets WHERE scope = ? AND key = ?", (scope, key))
             if not known and ask("SELECT COUNT(*) FROM secrets WHERE scope = ?", (scope,))[0][0] >= MOST_SECRETS:
                 raise _limit(f"scope {scope} holds {MOST_SECRETS} secrets, and no more may be put; delete one")
-            version = ask("SELECT version FROM secret_state", ())[0][0]
-            sealed = self._master_key(ask).seal(scope, key, version, value)
-            ask(_PUT, (*astuple(sealed), _now_ms()))
+            self._seal(ask, scope, key, value)
+
+    def keep(self, scope: str, values: Mapping[str, bytes]) -> None:
+        """Keep secrets that the server itself names, by key, all or none; the scope is made, and holds any number.
+
+        Raises:
+            InvalidParameter: As for `put`.
+            BadRequest: There is no master key to seal them with.
+        """
+        for key, value in values.items():
+            _check_value(scope, key, value)
+        with self._database.write() as ask:
+            ask("INSERT INTO secret_scopes VALUES (?, ?) ON CONFLICT (name) DO NOTHING", (scope, _now_ms()))
+            for key, value in values.items():
+                self._seal(ask, scope, key, value)
+
+    def drop(self, scope: str, keys: Iterable[str]) -> None:
+        """Forget secrets, those that are there."""
+        with self._database.write() as ask:
+            for key in keys:
+                ask("DELETE FROM secrets WHERE scope = ? AND key = ?", (scope, key))
 
     def delete(self, scope: str, key: str) -> None:
         """Forget a secret.
@@ -264,6 +280,11 @@ class SecretStore:
             self._keys.retire(used)
         return len(opened)
 
+    def _seal(self, ask: Ask, scope: str, key: str, value: bytes) -> None:
+        version = ask("SELECT version FROM secret_state", ())[0][0]
+        sealed = self._master_key(ask).seal(scope, key, version, value)
+        ask(_PUT, (*astuple(sealed), _now_ms()))
+
     def _unwrapped(self, sealed: Sealed) -> bytes:
         try:
             return self._keys.find(sealed.master_id).unwrap(sealed)
@@ -294,6 +315,12 @@ def _check(name: str, pattern: re.Pattern[str], what: str) -> None:
     if not pattern.fullmatch(name) or name in (".", ".."):
         allowed = "letters, digits, '-', '_', '.' and '@'" if what == "scope" else "letters, digits, '-', '_' and '.'"
         raise InvalidParameter(f"{what} must be 1 to 128 of {allowed}")
+
+
+def _check_value(scope: str, key: str, value: bytes) -> None:
+    _check(key, KEY_NAME, "key")
+    if not 0 < len(value) <= MOST_BYTES:
+        raise InvalidParameter(f"secret {scope}/{key}: a value has 1 to {MOST_BYTES} bytes, not {len(value)}")
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

@@ -66,6 +66,25 @@ def test_an_endpoint_is_created(endpoints: ServingEndpointsExt, stage: Stage) ->
     assert endpoints.query(name, messages=HELLO).served_model_name == "gpt"
 
 
+@pytest.mark.call("create")
+def test_a_key_in_clear_is_used_and_told_as_a_reference(endpoints: ServingEndpointsExt, stage: Stage) -> None:
+    name, clear = stage.document()["name"], entity(stage)
+    assert clear.external_model is not None
+    base = f"{stage.upstream.url}/v1"
+    clear.external_model.openai_config = OpenAiConfig(openai_api_key_plaintext="sk-clear", openai_api_base=base)
+
+    made = endpoints.create(name, config=EndpointCoreConfigInput(name=name, served_entities=[clear])).result()
+    endpoints.query(name, messages=HELLO)
+
+    assert stage.upstream.requests[-1].headers["authorization"] == "Bearer sk-clear"
+    assert made.config is not None
+    told = (made.config.served_entities or [])[0].external_model
+    assert told is not None
+    assert told.openai_config is not None
+    assert told.openai_config.openai_api_key_plaintext is None
+    assert str(told.openai_config.openai_api_key).startswith(f"{{{{secrets/llmops-endpoints/{name}.")
+
+
 @pytest.mark.call("create_and_wait", "wait_get_serving_endpoint_not_updating")
 def test_the_wait_for_an_endpoint_ends_with_its_first_look(endpoints: ServingEndpointsExt, stage: Stage) -> None:
     name = stage.document()["name"]

@@ -37,6 +37,29 @@ def test_an_endpoint_is_created_from_its_whole_document(client: Any, stage: Stag
     }
 
 
+@pytest.mark.call("create_endpoint", "update_endpoint_config")
+def test_a_key_in_clear_is_used_and_told_as_a_reference(client: Any, stage: Stage) -> None:
+    document = stage.document()
+    sent: list[str] = []
+    config = document["config"]["served_entities"][0]["external_model"]["openai_config"]
+    for key in ("sk-first", "sk-second"):
+        config.clear()
+        config["openai_api_key_plaintext"] = key
+        changed = (
+            client.update_endpoint_config(document["name"], document["config"])
+            if sent
+            else client.create_endpoint(config=document)
+        )
+        client.predict(endpoint=document["name"], inputs=BODIES["llm/v1/chat"])
+        sent.append(stage.upstream.requests[-1].headers["authorization"])
+        told = changed.config["served_entities"][0]["external_model"]["openai_config"]
+        assert list(told) == ["openai_api_key"]
+        assert told["openai_api_key"].startswith(f"{{{{secrets/llmops-endpoints/{document['name']}.")
+
+    assert sent == ["Bearer sk-first", "Bearer sk-second"]
+    assert "sk-" not in str(client.get_endpoint(document["name"]))
+
+
 @pytest.mark.call("create_endpoint")
 def test_an_endpoint_is_created_from_name_and_config_apart(client: Any, stage: Stage) -> None:
     document, tags = stage.document(), [{"key": "team"}]

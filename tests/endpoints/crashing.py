@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from llmops.endpoints.access import Access
+from llmops.endpoints.plaintext_keys import PlaintextKeys
 from llmops.endpoints.secret_store import SecretStore
 from llmops.endpoints.secrets import Secrets
 from llmops.endpoints.spec import EndpointSpec
@@ -62,7 +63,7 @@ class Place:
         keys = Secrets(settings.secrets_dir, self._secrets)
         workshop = Workshop(settings, keys, Children(), self._upstreams, guarded, Tokenizer())
         self.lifecycle = Lifecycle(self.store, workshop)
-        self.endpoints = Endpoints(self.store, self.lifecycle, self._access)
+        self.endpoints = Endpoints(self.store, self.lifecycle, self._access, PlaintextKeys(self._secrets))
 
     def close(self) -> None:
         self._secrets.close()

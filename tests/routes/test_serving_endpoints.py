@@ -145,17 +145,6 @@ def test_the_databricks_sdk_creates_waits_queries_and_deletes(client: Any, serve
     assert "sdk" not in [endpoint.name for endpoint in workspace.serving_endpoints.list()]
 
 
-def test_a_plaintext_key_is_refused_and_not_repeated(server: Server, upstream: Upstream) -> None:
-    document = external("plain", upstream.url)
-    document["config"]["served_entities"][0]["external_model"]["openai_config"] = {"openai_api_key_plaintext": "sk-9"}
-
-    answer = server.post("/api/2.0/serving-endpoints", document)
-
-    assert answer.status_code == 400
-    assert "write openai_api_key: '{{secrets/<scope>/<key>}}'" in answer.json()["message"]
-    assert "sk-9" not in answer.text
-
-
 def test_every_problem_of_a_document_is_told(server: Server) -> None:
     document = {"name": "a b", "config": {"served_entities": [{"entity_name": "x"}]}}
 
