@@ -129,6 +129,17 @@ class AmazonBedrockConfig(ProviderConfig):
     aws_access_key_id: SecretRef
     aws_secret_access_key: SecretRef
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_credentials_of_a_workspace(cls, given: Any) -> Any:
+        for key in ("instance_profile_arn", "uc_service_credential_name"):
+            if isinstance(given, dict) and given.get(key) is not None:
+                raise ValueError(
+                    f"'{key}' names credentials of a Databricks workspace, which this server has not; remove it, and"
+                    " write aws_access_key_id and aws_secret_access_key"
+                )
+        return given
+
 
 class GoogleCloudVertexAiConfig(ProviderConfig):
     """Google Vertex AI with a service-account key."""
