@@ -9,7 +9,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -30,7 +30,7 @@ CHILD_ENVIRONMENT: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a server and its processes need to know.
+    """What a server and its processes need to know. Its repr leaves out what is, or may hold, a password.
 
     Attributes:
         data_dir: Holds the store, the spools, MLflow's files and the logs of children.
@@ -57,19 +57,19 @@ class Settings:
     workers: int = 1
     mlflow_ui: bool = True
     mlflow_ui_port: int = 0
-    mlflow_tracking_uri: str | None = None
-    token: str | None = None
-    internal_key: str = ""
+    mlflow_tracking_uri: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    internal_key: str = field(default="", repr=False)
     spool_full_sync: bool = False
     secrets_dir: Path | None = None
     spool_max_mb: int = 4096
     spool_when_full: str = "sample"
-    tables_uri: str | None = None
+    tables_uri: str | None = field(default=None, repr=False)
     table_linger_s: float = 5.0
     table_compact_every: int = 100
     table_vacuum_hours: int = 168
-    database_url: str | None = None
-    redis_url: str | None = None
+    database_url: str | None = field(default=None, repr=False)
+    redis_url: str | None = field(default=None, repr=False)
     limits_when_away: str = "open"
     allowed_networks: tuple[str, ...] = ()
 
@@ -232,7 +232,7 @@ class ClientSettings:
     """
 
     url: str
-    token: str | None
+    token: str | None = field(repr=False)
 
 
 def client_settings(host: str | None = None, token: str | None = None) -> ClientSettings:
