@@ -16,12 +16,13 @@ from llmops.endpoints.spec import EndpointConfig, EndpointSpec
 #: What a server tells of an endpoint, and of a served entity: facts, nothing that anybody wrote.
 _FACTS = """
     id creator creation_timestamp last_updated_timestamp state permission_level task endpoint_type endpoint_url
-    data_plane_info creator_display_name creator_kind resource_credential_strategy config_version pending_config
-    foundation_model start_time source problem
+    data_plane_info creator_display_name creator_kind resource_credential_strategy config_version foundation_model
+    start_time source problem
 """
 _UNENFORCED = ("guardrails",)
-#: Deprecated names of fields.
-_OLD = {
+#: Other names of fields, for where the first one is not there: what is to be served, and deprecated ones.
+_OTHERWISE = {
+    "config": "pending_config",
     "served_entities": "served_models",
     "served_entity_name": "served_model_name",
     "entity_name": "model_name",
@@ -47,6 +48,8 @@ def _keep(part: Part) -> None:
     if name is None:
         part.harvest.leave(part.place or "name", "is missing; an endpoint has a name")
         return
+    if "config" in part and "pending_config" in part:
+        part.harvest.leave(part.at("pending_config"), "is not served yet; the endpoint gets what serves, its config")
     part.harvest.keep({**_taken(part, EndpointSpec), "name": name}, part.place or name)
 
 
@@ -61,7 +64,7 @@ def _taken(part: Part, model: type[Model]) -> Document:
     made: Document = {}
     for key, field in model.model_fields.items():
         inner = model_in(field.annotation)
-        for name in (key, _OLD.get(key, key)):
+        for name in (key, _OTHERWISE.get(key, key)):
             if name in part and key not in made and key not in _UNENFORCED:
                 made[key] = part.whole(name) if inner is None else _inside(part, name, inner)
             part.skip(name)

@@ -12,6 +12,8 @@ from llmops.endpoints.importers import databricks, litellm_config, mlflow_gatewa
 from llmops.endpoints.importers.foreign import Harvest
 from llmops.errors import CommandError
 
+#: Where a Databricks endpoint says what it serves; the second is alone until it is ready for the first time.
+_CONFIGS = frozenset({"config", "pending_config"})
 FORMATS: Mapping[str, Callable[[Mapping[str, Any]], Harvest]] = {
     "mlflow": mlflow_gateway.harvest,
     "litellm": litellm_config.harvest,
@@ -45,7 +47,7 @@ def _format(document: Mapping[str, Any]) -> str | None:
     items = [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
     if any("model" in item for item in items):
         return "mlflow"
-    if any("config" in item for item in items) or ("name" in document and "config" in document):
+    if any(_CONFIGS & item.keys() for item in items) or ("name" in document and _CONFIGS & document.keys()):
         return "databricks"
     return None
 

@@ -8,6 +8,7 @@ from llmops.endpoints.difference import changes
 from llmops.endpoints.spec import EndpointSpec
 from tests.endpoints.importers.foreign import CANARY, key_of, left, made
 from tests.endpoints.specs import documents
+from tests.server import demo
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -48,3 +49,16 @@ def test_served_models_of_databricks_keep_their_model_and_are_refused_with_the_r
 
     assert found.specs == []
     assert "entity_name 'main.a.b': registered models are not served by this version" in left(found)["e"]
+
+
+def test_a_config_that_is_not_served_yet_is_listed_and_alone_it_is_taken(tmp_path: Path) -> None:
+    config, pending = demo()["config"], demo(task="llm/v1/completions")["config"]
+
+    both = made(tmp_path, {"name": "e", "config": config, "pending_config": {**pending, "start_time": 1}})
+    alone = made(tmp_path, {"name": "e", "pending_config": {**pending, "start_time": 1, "config_version": 1}})
+
+    assert left(both) == {"pending_config": "is not served yet; the endpoint gets what serves, its config"}
+    assert [(str(found.specs[0].task), len(found.left)) for found in (both, alone)] == [
+        ("llm/v1/chat", 1),
+        ("llm/v1/completions", 0),
+    ]
