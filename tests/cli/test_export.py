@@ -1,35 +1,40 @@
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 
 from tests.cli.conftest import written
 from tests.cli.shell import llmops
+from tests.conftest import NewServer
 from tests.endpoints.specs import documents
 from tests.server import Server, demo, external
 
 ENDPOINTS = "/api/2.0/serving-endpoints"
 
 
-def test_what_a_server_exports_leaves_no_difference(empty: Server, tmp_path: Path) -> None:
-    """Twenty of the documents of tests/endpoints/test_difference.py, through a real server and back."""
+def test_what_a_server_exports_leaves_no_difference(new_server: NewServer, tmp_path: Path) -> None:
+    """Two hundred generated documents, through a real server and back."""
     made: list[dict[str, Any]] = []
 
-    @settings(max_examples=20, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=200, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(document=documents)
     def collect(document: dict[str, Any]) -> None:
         made.append({**document, "name": f"e{len(made)}"})
 
     collect()
-    for document in made:
-        empty.post(ENDPOINTS, document).raise_for_status()
+    server = new_server(demo())
+    with httpx.Client(base_url=server.url, timeout=30) as client:
+        for document in made:
+            client.post(ENDPOINTS, json=document).raise_for_status()
 
-    exported = llmops(empty.url, "export", "-o", str(tmp_path / "out"))
+    exported = llmops(server.url, "export", "-o", str(tmp_path / "out"))
     valid = llmops("", "validate", str(tmp_path / "out"))
-    plan = llmops(empty.url, "plan", str(tmp_path / "out"), "--prune")
+    plan = llmops(server.url, "plan", str(tmp_path / "out"), "--prune")
 
+    assert len(made) == 200
     assert (exported.returncode, exported.stderr) == (0, "")
     assert (valid.returncode, valid.stdout) == (0, f"{len(made) + 1} files, no problems\n")
     assert (plan.returncode, plan.stdout) == (0, f"0 to add, 0 to change, 0 to remove, {len(made) + 1} unchanged\n")
