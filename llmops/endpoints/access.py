@@ -20,8 +20,8 @@ from llmops.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: A token may have been revoked elsewhere while the database was away; so long nobody is kept out for it.
-TRUST_S = 3600.0
+#: A token may have been revoked elsewhere while the database was away: so long after it was last seen there, it serves.
+TRUST_S = 900.0
 NEEDED = "a valid token is needed: send it as 'Authorization: Bearer <token>'"
 
 
