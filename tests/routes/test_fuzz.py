@@ -70,6 +70,9 @@ _SHARES = {"a": 50, "b": 30, "c": 20}
 _ROUTES = [{"served_entity_name": name, "traffic_percentage": share} for name, share in _SHARES.items()]
 _CONFIG = {"served_entities": [_FOUNDATION, _EXTERNAL, _CUSTOM], "traffic_config": {"routes": _ROUTES}}
 _SMALL = {"served_entities": [{"entity_name": "llmops.a", "llmops": {"engine": "demo"}}]}
+_KEY = {"custom_provider_url": "http://127.0.0.1:9/v1", "api_key_auth": {"key": "x-key", "value_plaintext": "sk-1"}}
+_MODEL = {"name": "m", "provider": "custom", "task": "llm/v1/chat", "custom_provider_config": _KEY}
+_IN_CLEAR = {"served_entities": [{"name": "c", "external_model": _MODEL}]}
 _OLD = {"served_models": [{"name": "a", "model_name": "llmops.a", "model_version": "1", "llmops": {"engine": "demo"}}]}
 _GATEWAY = {
     "fallback_config": {"enabled": True},
@@ -105,6 +108,7 @@ GOOD: list[tuple[str, str, dict[str, Any]]] = [
     ("post", ENDPOINTS, _WHOLE),
     ("put", f"{ENDPOINTS}/{{name}}", {"config": _SMALL, "tags": [{"key": "k"}]}),
     ("put", f"{ENDPOINTS}/{{name}}/config", _CONFIG),
+    ("put", f"{ENDPOINTS}/{{name}}/config", _IN_CLEAR),
     ("put", f"{ENDPOINTS}/{{name}}/config", _OLD),
     ("put", f"{ENDPOINTS}/{{name}}/ai-gateway", _GATEWAY),
     ("patch", f"{ENDPOINTS}/{{name}}/tags", {"add_tags": [{"key": "k", "value": "v"}], "delete_tags": ["z"]}),
