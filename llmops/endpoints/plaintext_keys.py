@@ -29,13 +29,14 @@ _ENTITY_CHARS = 25
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A document without keys in clear, and those that were in it.
+    """A document with references in the place of keys in clear, and those keys.
 
     Attributes:
+        document: Still with those that no field takes, which its check refuses.
         values: By the name of the secret in our scope; not kept yet.
     """
 
-    document: dict[str, Any]
+    document: dict[str, Any] = field(repr=False)
     values: Mapping[str, bytes] = field(repr=False)
 
 
