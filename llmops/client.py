@@ -208,7 +208,7 @@ class Client:
         return Endpoint.read(self._manage("POST", "", document))
 
     def update_config(self, name: str, config: Mapping[str, Any]) -> Endpoint:
-        """Put a new config in the place of an endpoint's."""
+        """Change an endpoint's config: what ``config`` does not name stays."""
         return Endpoint.read(self._manage("PUT", f"/{quote(name, safe='')}/config", config, name=name))
 
     def replace_endpoint(self, name: str, document: Mapping[str, Any]) -> Endpoint:

@@ -47,7 +47,7 @@ async def create_provisioned(of: Of, document: Object, request: Request) -> dict
 
 @router.put("/pt/{name}/config", summary="Update the config of an endpoint with provisioned throughput")
 async def update_provisioned(of: Of, name: str, asked: Object) -> dict[str, Any]:
-    """Replace the served entities and their traffic; the config is one level deeper than elsewhere."""
+    """Change served entities and their traffic; the config is one level deeper than elsewhere."""
     if not isinstance(asked.get("config"), dict):
         raise InvalidParameter("'config' must be an object")
-    return await of.update(name, {"config": asked["config"]})
+    return await of.update_config(name, asked["config"])

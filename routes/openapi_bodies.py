@@ -24,6 +24,8 @@ Schema = dict[str, Any]
 ENDPOINT = "Endpoint"
 #: The same where the path names it.
 _UNNAMED = "EndpointReplacement"
+#: A config of which any part may be left out.
+_CONFIG_UPDATE = "EndpointConfigUpdate"
 #: No stock client sends this block, so a key in it that is not known is a mistake, and refused.
 _STRICT = "EndpointExtras"
 
@@ -106,14 +108,14 @@ BODIES: Mapping[tuple[str, str], Schema] = {
     ("post", _ENDPOINTS): _part(ENDPOINT),
     ("put", f"{_ENDPOINTS}/{{name}}"): _part(_UNNAMED),
     ("post", f"{_ENDPOINTS}/{{name}}/rollback"): _object({"config_version": {"type": "integer", "minimum": 1}}),
-    ("put", f"{_ENDPOINTS}/{{name}}/config"): _part("EndpointConfig"),
+    ("put", f"{_ENDPOINTS}/{{name}}/config"): _part(_CONFIG_UPDATE),
     ("put", f"{_ENDPOINTS}/{{name}}/ai-gateway"): _part("AiGateway"),
     ("patch", f"{_ENDPOINTS}/{{name}}/tags"): _TAGS,
     ("put", f"{_ENDPOINTS}/{{name}}/rate-limits"): _LIMITS,
     ("patch", f"{_ENDPOINTS}/{{name}}/notifications"): _object({}, {"email_notifications": _OBJECT}),
     ("patch", f"{_ENDPOINTS}/{{name}}/telemetry-config"): _object({}, {"telemetry_config": _OBJECT}),
     ("post", f"{_ENDPOINTS}/pt"): _part(ENDPOINT),
-    ("put", f"{_ENDPOINTS}/pt/{{name}}/config"): _object({"config": _part("EndpointConfig")}),
+    ("put", f"{_ENDPOINTS}/pt/{{name}}/config"): _object({"config": _part(_CONFIG_UPDATE)}),
     ("post", f"{_SECRETS}/scopes/create"): _object({"scope": _SCOPE}, {"initial_manage_principal": {"enum": [USERS]}}),
     ("post", f"{_SECRETS}/scopes/delete"): _object({"scope": _SCOPE}),
     ("post", f"{_SECRETS}/put"): _SECRET,
@@ -176,6 +178,7 @@ def components() -> dict[str, Schema]:
     whole = schema()
     parts = whole.pop("$defs")
     del whole["$schema"]
+    parts[_CONFIG_UPDATE] = {**parts["EndpointConfig"], "required": [], "minProperties": 1}
     model = parts["ExternalModel"]
     model["oneOf"] = [_alternative(rule) for rule in model.pop("allOf")]
     for config in ProviderConfig.__subclasses__():

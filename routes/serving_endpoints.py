@@ -4,7 +4,7 @@ Source: ../shared/reference/databricks_contract.md 1.1
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ from fastapi import APIRouter, Body, Depends, Request, Response
 
 from llmops.endpoints.access import Access
 from llmops.endpoints.caller import Caller
+from llmops.endpoints.config_update import merge
 from llmops.endpoints.detail import detail, summary
 from llmops.endpoints.files import read_document
 from llmops.endpoints.permissions import Level, refuse_new_ways
@@ -112,6 +113,12 @@ class Endpoints:
         """Replace parts of an endpoint's document; what is not named stays."""
         old = await self.stored(name, Level.CAN_MANAGE)
         return await self._keep(old, {**old.document, **changes})
+
+    async def update_config(self, name: str, sent: Mapping[str, Any]) -> dict[str, Any]:
+        """Change parts of an endpoint's config; what is not sent stays (`llmops.endpoints.config_update`)."""
+        old = await self.stored(name, Level.CAN_MANAGE)
+        config = merge(old.document.get("config") or {}, sent)
+        return await self._keep(old, {**old.document, "config": config})
 
     async def replace(self, name: str, document: dict[str, Any]) -> dict[str, Any]:
         """Replace an endpoint's whole document in one step; what is not sent is removed.
@@ -257,8 +264,8 @@ async def rollback(of: Of, name: str, asked: Object) -> dict[str, Any]:
 
 @router.put("/{name}/config", summary="Update the config")
 async def update_config(of: Of, name: str, config: Object) -> dict[str, Any]:
-    """Replace the served entities and their traffic. Running requests keep the config they started with."""
-    return await of.update(name, {"config": config})
+    """Change served entities, their traffic, the table: what is not sent stays. Running requests keep their config."""
+    return await of.update_config(name, config)
 
 
 @router.put("/{name}/ai-gateway", summary="Replace the ai_gateway block")

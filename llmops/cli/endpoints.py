@@ -75,7 +75,7 @@ def create(client: Client, file: TextIO, as_json: bool) -> None:
 @_as_json
 @with_client
 def update(client: Client, file: TextIO, as_json: bool) -> None:
-    """Put the config of a document in the place of its endpoint's; nothing else of the document is read."""
+    """Change the config of an endpoint to that of its document; parts it leaves out stay, the rest is not read."""
     document = _document(file)
     name, config = document.get("name"), document.get("config")
     if not isinstance(name, str) or not isinstance(config, dict):

@@ -1,6 +1,7 @@
 """A served entity: one model of an endpoint, either a vendor's or a foundation model run here."""
 
 import re
+from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import field_validator, model_validator
@@ -9,6 +10,17 @@ from llmops.endpoints.document import Document, checked_name
 from llmops.endpoints.external_model import ExternalModel
 from llmops.endpoints.foundation_model import PREFIX, EntityExtras
 from llmops.protocol.task import Task
+
+
+def name_of(given: Mapping[str, Any]) -> Any:
+    """The name of a served entity as it was sent: its own, else its model's without what names may not hold."""
+    if given.get("name"):
+        return given["name"]
+    external = given.get("external_model")
+    if isinstance(external, dict) and external.get("name"):
+        return re.sub(r"[^\w-]", "-", str(external["name"]))[:63]
+    parts = [str(given[key]) for key in ("entity_name", "entity_version") if given.get(key)]
+    return re.sub(r"[^\w-]", "-", "-".join(parts))[:63]
 
 
 class ServedEntity(Document):
@@ -36,13 +48,7 @@ class ServedEntity(Document):
     @model_validator(mode="before")
     @classmethod
     def _default_name(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or given.get("name"):
-            return given
-        external = given.get("external_model")
-        if isinstance(external, dict) and external.get("name"):
-            return {**given, "name": re.sub(r"[^\w-]", "-", str(external["name"]))[:63]}
-        parts = [str(given[key]) for key in ("entity_name", "entity_version") if given.get(key)]
-        return {**given, "name": re.sub(r"[^\w-]", "-", "-".join(parts))[:63]}
+        return {**given, "name": name_of(given)} if isinstance(given, dict) else given
 
     @field_validator("name")
     @classmethod

@@ -5,6 +5,7 @@ The same document is a file in ``endpoint_configs/``, the body of a create, and 
 Source: ../shared/reference/databricks_contract.md 1.4, 1.5
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -42,6 +43,20 @@ class TrafficConfig(Document):
     routes: list[Route]
 
 
+def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as it was sent, with the deprecated ``served_models`` under the names of today; they win if both are."""
+    rest = {key: value for key, value in config.items() if key != "served_models"}
+    if "served_models" not in config or "served_entities" in config:
+        return rest
+    models = config["served_models"] or []
+    if isinstance(models, list):
+        models = [
+            {_RENAMED.get(key, key): value for key, value in model.items()} if isinstance(model, dict) else model
+            for model in models
+        ]
+    return {"served_entities": models, **rest}
+
+
 class EndpointConfig(Document):
     """The served entities of an endpoint and their traffic.
 
@@ -55,16 +70,7 @@ class EndpointConfig(Document):
     @model_validator(mode="before")
     @classmethod
     def _old_names(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or "served_models" not in given:
-            return given
-        models = given["served_models"] or []
-        if isinstance(models, list):
-            models = [
-                {_RENAMED.get(key, key): value for key, value in model.items()} if isinstance(model, dict) else model
-                for model in models
-            ]
-        rest = {key: value for key, value in given.items() if key != "served_models"}
-        return {"served_entities": models, **rest} if "served_entities" not in given else rest
+        return renamed(given) if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

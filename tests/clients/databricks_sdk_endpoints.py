@@ -8,6 +8,7 @@ from databricks.sdk import WorkspaceClient
 from databricks.sdk.errors import BadRequest, InvalidParameterValue, NotFound, PermissionDenied, ResourceAlreadyExists
 from databricks.sdk.mixins.open_ai_client import ServingEndpointsExt
 from databricks.sdk.service.serving import (
+    AutoCaptureConfigInput,
     ChatMessage,
     ChatMessageRole,
     DataframeSplitInput,
@@ -161,6 +162,31 @@ def test_the_config_is_updated(endpoints: ServingEndpointsExt, stage: Stage) -> 
     told = updated.config.traffic_config.routes or []
     assert [(route.served_entity_name, route.traffic_percentage) for route in told] == [("first", 0), ("second", 100)]
     assert endpoints.query(name, messages=HELLO).served_model_name == "second"
+
+
+@pytest.mark.call("update_config", "update_config_and_wait")
+def test_what_an_update_of_the_config_does_not_name_stays(endpoints: ServingEndpointsExt, stage: Stage) -> None:
+    name, two = stage.make(), [entity(stage, "first"), entity(stage, "second")]
+    routes = [Route(traffic_percentage=70, served_entity_name="first"), Route(30, served_entity_name="second")]
+    table = AutoCaptureConfigInput(catalog_name="main", schema_name="llm", enabled=False)
+
+    endpoints.update_config(name, served_entities=two, traffic_config=TrafficConfig(routes=routes))
+    endpoints.update_config(name, auto_capture_config=table)
+    endpoints.update_config(name, served_entities=two)
+    routes[0].traffic_percentage, routes[1].traffic_percentage = 0, 100
+    split = endpoints.update_config_and_wait(name, traffic_config=TrafficConfig(routes=routes)).config
+    one = endpoints.update_config_and_wait(name, served_entities=two[:1]).config
+    with pytest.raises(InvalidParameterValue, match="several served entities need a traffic_config"):
+        endpoints.update_config(name, served_entities=two)
+
+    assert split is not None
+    assert one is not None
+    assert [entity.name for entity in split.served_entities or []] == ["first", "second"]
+    assert split.auto_capture_config is not None
+    assert split.auto_capture_config.schema_name == "llm"
+    assert one.traffic_config is not None
+    assert [route.traffic_percentage for route in one.traffic_config.routes or []] == [100]
+    assert one.auto_capture_config == split.auto_capture_config
 
 
 @pytest.mark.call("query")

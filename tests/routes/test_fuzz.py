@@ -110,6 +110,7 @@ GOOD: list[tuple[str, str, dict[str, Any]]] = [
     ("put", f"{ENDPOINTS}/{{name}}/config", _CONFIG),
     ("put", f"{ENDPOINTS}/{{name}}/config", _IN_CLEAR),
     ("put", f"{ENDPOINTS}/{{name}}/config", _OLD),
+    ("put", f"{ENDPOINTS}/{{name}}/config", {"auto_capture_config": {"enabled": False, "catalog_name": "c"}}),
     ("put", f"{ENDPOINTS}/{{name}}/ai-gateway", _GATEWAY),
     ("patch", f"{ENDPOINTS}/{{name}}/tags", {"add_tags": [{"key": "k", "value": "v"}], "delete_tags": ["z"]}),
     ("put", f"{ENDPOINTS}/{{name}}/rate-limits", {"rate_limits": [{"calls": 1000, "renewal_period": "minute"}]}),
