@@ -10,7 +10,8 @@ LlmopsError
 ├── NotFound                   404  RESOURCE_DOES_NOT_EXIST
 │   └── EndpointNotFound       404  ENDPOINT_NOT_FOUND       as an invocation is answered
 ├── Conflict                   409  RESOURCE_CONFLICT
-│   └── AlreadyExists          409  RESOURCE_ALREADY_EXISTS
+│   ├── AlreadyExists          409  RESOURCE_ALREADY_EXISTS
+│   └── Stale                  409  RESOURCE_CONFLICT        somebody else changed it meanwhile
 ├── LimitExceeded              429  REQUEST_LIMIT_EXCEEDED   carries Retry-After
 ├── ClientGone                 499  CANCELLED                recorded, never sent
 ├── Unavailable                503  TEMPORARILY_UNAVAILABLE  carries Retry-After
@@ -124,6 +125,10 @@ class AlreadyExists(Conflict):
     """The name is taken."""
 
     error_code = "RESOURCE_ALREADY_EXISTS"
+
+
+class Stale(Conflict):
+    """The thing is not as it was read before; the same change of what it is now may succeed."""
 
 
 class LimitExceeded(LlmopsError):

@@ -4,7 +4,9 @@ Source: ../shared/reference/databricks_contract.md 1.1
 """
 
 import asyncio
+import random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any
 
@@ -20,11 +22,13 @@ from llmops.endpoints.permissions import Level, refuse_new_ways
 from llmops.endpoints.plaintext_keys import PlaintextKeys
 from llmops.endpoints.spec import EndpointSpec
 from llmops.endpoints.store import Store, StoredEndpoint
-from llmops.errors import Conflict, EndpointNotFound, InvalidParameter, NotFound
+from llmops.errors import Conflict, EndpointNotFound, InvalidParameter, NotFound, Stale
 from llmops.gateway.lifecycle import Lifecycle
 from routes.auth import By
 
 router = APIRouter(prefix="/api/2.0/serving-endpoints", tags=["Serving endpoints"])
+#: How often a change of tags is repeated because others changed the endpoint first, and after how long at most.
+TAG_RETRIES, _RETRY_WITHIN_S = 50, 0.05
 Object = Annotated[dict[str, Any], Body()]
 
 
@@ -120,6 +124,18 @@ class Endpoints:
         config = merge(old.document.get("config") or {}, sent)
         return await self._keep(old, {**old.document, "config": config})
 
+    async def update_tags(self, name: str, added: Sequence[dict[str, Any]], deleted: Sequence[str]) -> dict[str, Any]:
+        """Add and delete an endpoint's tags, and nobody else's: what others add meanwhile is kept.
+
+        Raises:
+            Stale: Others were faster, again and again.
+        """
+        for _ in range(TAG_RETRIES):
+            with suppress(Stale):
+                return await self._retag(name, added, deleted)
+            await asyncio.sleep(random.uniform(0, _RETRY_WITHIN_S))  # noqa: S311 - no secret
+        return await self._retag(name, added, deleted)
+
     async def replace(self, name: str, document: dict[str, Any]) -> dict[str, Any]:
         """Replace an endpoint's whole document in one step; what is not sent is removed.
 
@@ -176,6 +192,12 @@ class Endpoints:
         await self._lifecycle.prove(spec)
         await asyncio.to_thread(self._keys.keep, taken, partial(self._store.update, old, spec))
         return self._refreshed(old.name)
+
+    async def _retag(self, name: str, added: Sequence[dict[str, Any]], deleted: Sequence[str]) -> dict[str, Any]:
+        old = await self.stored(name, Level.CAN_MANAGE)
+        gone = {*deleted, *(tag["key"] for tag in added)}
+        kept = [tag for tag in old.document.get("tags") or [] if tag["key"] not in gone]
+        return await self._keep(old, {**old.document, "tags": [*kept, *added]})
 
     def _refuse_moved_table(self, spec: EndpointSpec) -> None:
         """Refuse an update that names another inference table while there is one: rows would be in two places."""
@@ -285,9 +307,7 @@ async def update_tags(of: Of, name: str, changes: Object) -> dict[str, Any]:
         raise InvalidParameter("'add_tags' must be a list of objects with 'key' and 'value'")
     if not isinstance(deleted, list) or not all(isinstance(key, str) for key in deleted):
         raise InvalidParameter("'delete_tags' must be a list of keys")
-    old = (await of.stored(name)).document.get("tags") or []
-    gone = {*deleted, *(tag["key"] for tag in added)}
-    whole = await of.update(name, {"tags": [*(tag for tag in old if tag["key"] not in gone), *added]})
+    whole = await of.update_tags(name, added, deleted)
     return {"tags": whole.get("tags") or []}
 
 

@@ -24,7 +24,7 @@ from llmops.endpoints import history, serving
 from llmops.endpoints.files import EndpointFile
 from llmops.endpoints.spec import EndpointSpec
 from llmops.endpoints.store_replica import Replica, Shared, transaction
-from llmops.errors import AlreadyExists, CommandError, Conflict, NotFound
+from llmops.errors import AlreadyExists, CommandError, Conflict, NotFound, Stale
 
 #: A server that starts together with its database waits for it.
 DATABASE_PATIENCE_S = 10.0
@@ -202,7 +202,8 @@ class Store:
         """Replace the document of an endpoint that was read before.
 
         Raises:
-            Conflict: A file owns it, or somebody else changed it meanwhile.
+            Conflict: A file owns it.
+            Stale: Somebody else changed it meanwhile.
             Unavailable: As for `create`.
         """
         _refuse_file(old)
@@ -214,7 +215,7 @@ class Store:
             (_json(document), _now_ms(), newer, old.name, old.id, old.revision),
         )
         if changed == 0:
-            raise Conflict(f"endpoint '{old.name}' was changed by somebody else; read it again and repeat the update")
+            raise Stale(f"endpoint '{old.name}' was changed by somebody else; read it again and repeat the update")
         return self._kept(spec)
 
     def delete(self, name: str) -> None:
