@@ -8,6 +8,7 @@ Source: https://spec.openapis.org/oas/v3.1.0; ../shared/reference/databricks_con
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llmops.endpoints.detail import told_config
 from llmops.errors import EndpointNotReady
 from llmops.protocol.task import FIELD, Task
 
@@ -67,7 +68,8 @@ def describe(endpoint: Mapping[str, Any], url: str) -> dict[str, Any]:
         raise EndpointNotReady(f"endpoint '{endpoint['name']}' is not ready: {endpoint['llmops'].get('problem')}")
     task = Task(endpoint["task"])
     request = {"required": True, "content": _json(_object({**_FIELDS[task], **_OWN}, [FIELD[task]]))}
-    direct = [entity["name"] for entity in endpoint["config"]["served_entities"]]
+    config = told_config(endpoint)
+    direct = [entity["name"] for entity in config["served_entities"]]
     served = {"name": "served", "in": "path", "required": True, "schema": {"enum": direct}}
     root = f"/serving-endpoints/{endpoint['name']}"
     post = {"requestBody": request, "responses": _responses(task)}
@@ -75,7 +77,7 @@ def describe(endpoint: Mapping[str, Any], url: str) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": endpoint["name"],
-            "version": str(endpoint["config"]["config_version"]),
+            "version": str(config["config_version"]),
             "description": endpoint.get("description") or f"A serving endpoint of task {task}",
         },
         "servers": [{"url": url}],

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 
+from llmops.endpoints.detail import told_config
 from llmops.errors import EndpointNotReady
 from routes.serving_endpoints import Endpoints, endpoints
 
@@ -31,7 +32,7 @@ async def get_endpoint(of: Of, name: str) -> dict[str, Any]:
 
 
 def _told(endpoint: dict[str, Any]) -> dict[str, Any]:
-    first = endpoint["config"]["served_entities"][0]
+    first = told_config(endpoint)["served_entities"][0]
     external = first.get("external_model")
     name, provider = (external["name"], external["provider"]) if external else (first["entity_name"], "llmops")
     return {

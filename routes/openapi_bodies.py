@@ -141,13 +141,16 @@ _TOLD = _object(
         "name": NAME,
         "id": ENDPOINT_ID,
         "state": _STATE,
-        "config": {"type": "object", "additionalProperties": True},
         "task": {"type": ["string", "null"]},
         "permission_level": {"enum": _LEVELS},
         "creator": {"type": ["string", "null"]},
         "creation_timestamp": {"type": "integer", "description": "Milliseconds since the epoch"},
         "last_updated_timestamp": {"type": "integer", "description": "Milliseconds since the epoch"},
-    }
+    },
+    {
+        "config": {"type": "object", "description": "What serves; not there until the first one is ready"},
+        "pending_config": {"type": "object", "description": "What will serve when its engines are ready"},
+    },
 )
 _ACL = _object({"principal": _PRINCIPAL, "permission": {"enum": list(PERMISSIONS)}})
 _TOKEN_INFO = _object({"token_id": _TEXT, "user": _WHO, "creation_time": {"type": "integer"}})

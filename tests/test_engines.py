@@ -12,6 +12,7 @@ import pytest
 from mlflow.deployments import get_deploy_client
 from requests import HTTPError
 
+from llmops.endpoints.detail import told_config
 from llmops.interactions.spool import depth
 from llmops.protocol import chat
 from llmops.protocol.usage import Usage
@@ -104,7 +105,7 @@ def make(client: Any, server: Server) -> Iterator[Make]:
 
 def message(endpoint: dict[str, Any]) -> str:
     """What the only served entity of an endpoint waits for."""
-    (entity,) = endpoint["config"]["served_entities"]
+    (entity,) = told_config(endpoint)["served_entities"]
     return str(entity["state"]["deployment_state_message"])
 
 

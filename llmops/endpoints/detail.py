@@ -37,7 +37,7 @@ class Pending:
         endpoint: As the store keeps it.
         states: Of the config's served entities, by name.
         failed: Why it is not ready and may never be; None while nothing went wrong.
-        first: Whether no config of the endpoint has been ready yet: then there is no other to show.
+        first: Whether no config of the endpoint has been ready yet: then it is told alone, no other serves.
     """
 
     endpoint: StoredEndpoint
@@ -70,7 +70,6 @@ def detail(
     config = document.pop("config", None) or {}
     entities = config.get("served_entities", [])
     told = (("source", endpoint.source), ("problem", endpoint.problem))
-    shown = {} if pending is None or pending.first else {"pending_config": _pending(pending)}
     return {
         **document,
         **_gateway(endpoint),
@@ -79,8 +78,7 @@ def detail(
         "creation_timestamp": endpoint.created_ms,
         "last_updated_timestamp": endpoint.updated_ms,
         "state": _state(endpoint, list(states.values()), pending),
-        "config": _config(endpoint, states),
-        **shown,
+        **_configs(endpoint, states, pending),
         "task": _task(config),
         "endpoint_type": "EXTERNAL_MODEL" if any("external_model" in e for e in entities) else "FOUNDATION_MODEL_API",
         "llmops": {**document.get("llmops", {}), **{key: value for key, value in told if value}},
@@ -90,12 +88,19 @@ def detail(
 def summary(
     endpoint: StoredEndpoint, states: Mapping[str, EntityState], pending: Pending | None = None
 ) -> dict[str, Any]:
-    """One item of the list; see `detail`."""
+    """One item of the list; see `detail`. The config that waits is in it only where no other serves."""
     whole = detail(endpoint, states, pending)
-    whole.pop("pending_config", None)
+    place = "config" if "config" in whole else "pending_config"
     keys = ("name", "entity_name", "entity_version", "external_model", "foundation_model", "state")
-    entities = [{key: e[key] for key in keys if key in e} for e in whole["config"]["served_entities"]]
-    return {**whole, "config": {"served_entities": entities}}
+    entities = [{key: e[key] for key in keys if key in e} for e in whole[place]["served_entities"]]
+    whole.pop("pending_config", None)
+    return {**whole, place: {"served_entities": entities}}
+
+
+def told_config(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """The config in what `detail` or `summary` made: the one that serves, else the first one, which waits."""
+    found: dict[str, Any] = answer.get("config") or answer["pending_config"]
+    return found
 
 
 def _gateway(endpoint: StoredEndpoint) -> dict[str, Any]:
@@ -116,6 +121,14 @@ def _state(endpoint: StoredEndpoint, states: Sequence[EntityState], pending: Pen
         "config_update": update if pending is None else pending.config_update,
         "suspend": "NOT_SUSPENDED",
     }
+
+
+def _configs(
+    endpoint: StoredEndpoint, states: Mapping[str, EntityState], pending: Pending | None
+) -> dict[str, dict[str, Any]]:
+    """The config that serves, if one does, and the one that waits, if one does."""
+    serves = {} if pending is not None and pending.first else {"config": _config(endpoint, states)}
+    return serves if pending is None else {**serves, "pending_config": _pending(pending)}
 
 
 def _config(endpoint: StoredEndpoint, states: Mapping[str, EntityState]) -> dict[str, Any]:

@@ -67,7 +67,12 @@ function row(endpoint) {
 }
 
 function models(endpoint) {
-  return (endpoint.config?.served_entities ?? []).map(modelName);
+  return (shownConfig(endpoint).served_entities ?? []).map(modelName);
+}
+
+// What serves; until the first one is ready, the one that waits.
+function shownConfig(endpoint) {
+  return endpoint.config ?? endpoint.pending_config ?? {};
 }
 
 function modelName(entity) {

@@ -39,11 +39,12 @@ function asking(page, endpoint) {
 }
 
 function entities(endpoint) {
-  const share = new Map((endpoint.config?.traffic_config?.routes ?? [])
+  const config = shownConfig(endpoint);
+  const share = new Map((config.traffic_config?.routes ?? [])
     .map((route) => [route.served_entity_name, route.traffic_percentage]));
   return h("section", { "aria-label": "Served entities" }, h("h2", {}, "Served entities"),
     h("ul", { class: "cards" },
-      (endpoint.config?.served_entities ?? []).map((one) => entityCard(one, share.get(one.name)))));
+      (config.served_entities ?? []).map((one) => entityCard(one, share.get(one.name)))));
 }
 
 function entityCard(entity, percentage = 0) {
@@ -69,7 +70,7 @@ function metadata(endpoint) {
   const tags = (endpoint.tags ?? []).map((tag) => tag.value ? `${tag.key}: ${tag.value}` : tag.key).join(", ");
   return h("section", { "aria-label": "Details" }, h("h2", {}, "Details"), facts([
     ["Task", TASKS[endpoint.task]],
-    ["Config version", endpoint.config?.config_version],
+    ["Config version", shownConfig(endpoint).config_version],
     ["File", endpoint.llmops?.source],
     ["Creator", endpoint.creator],
     ["Created", moment(endpoint.creation_timestamp)],

@@ -8,7 +8,10 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from databricks.sdk import WorkspaceClient
+from mlflow.deployments import get_deploy_client
 
+from tests.cli.shell import llmops
 from tests.conftest import NewServer
 from tests.providers import gguf_model
 from tests.server import Server, demo
@@ -50,16 +53,10 @@ def told(server: Server) -> dict[str, Any]:
     return dict(server.get("/api/2.0/serving-endpoints/e").json())
 
 
-def state(document: dict[str, Any]) -> tuple[str, str, int, int | None]:
+def state(document: dict[str, Any]) -> tuple[str, str, int | None, int | None]:
     """ready, config_update, and the versions that serve and that are on their way."""
-    pending = document.get("pending_config")
-    version = pending["config_version"] if pending else None
-    return (
-        document["state"]["ready"],
-        document["state"]["config_update"],
-        document["config"]["config_version"],
-        version,
-    )
+    serves, waits = (document.get(key, {}).get("config_version") for key in ("config", "pending_config"))
+    return document["state"]["ready"], document["state"]["config_update"], serves, waits
 
 
 def served(server: Server) -> str:
@@ -139,6 +136,38 @@ def test_a_failed_update_can_be_replaced(server: Server, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("server", ["sqlite"], indirect=True)
+def test_until_the_first_config_is_ready_it_is_only_pending_and_every_reader_copes(
+    server: Server, model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DATABRICKS_HOST", server.url)
+    monkeypatch.setenv("DATABRICKS_TOKEN", "any")
+    mlflow, sdk = get_deploy_client("databricks"), WorkspaceClient().serving_endpoints
+    mlflow.create_endpoint(config={"name": "new", "config": local(model)})
+    engine = held_engine(server)
+    got, listed = sdk.get("new"), {one["name"]: one for one in mlflow.list_endpoints()}["new"]
+    of_gateway = get_deploy_client(server.url).get_endpoint("new")
+    openapi = server.get("/api/2.0/serving-endpoints/new/openapi").json()
+    in_list = {one.name: one for one in sdk.list()}["new"]
+    table = llmops(server.url, "endpoints", "list")
+    exported = llmops(server.url, "export", "new", "-o", str(tmp_path / "out"))
+    planned = llmops(server.url, "plan", str(tmp_path / "out"))
+    engine.resume()
+    ready = sdk.wait_get_serving_endpoint_not_updating("new")
+
+    assert (got.config, in_list.config, ready.pending_config) == (None, None, None)
+    assert got.pending_config is not None
+    assert [entity.name for entity in got.pending_config.served_entities or []] == ["tiny"]
+    assert [entity["name"] for entity in listed["pending_config"]["served_entities"]] == ["tiny"]
+    assert of_gateway.model.name == "llmops.tiny"
+    assert openapi["info"]["version"] == "1"
+    assert "new   NOT_READY  llm/v1/chat  tiny             the engine is loading the model" in table.stdout
+    assert (exported.returncode, planned.returncode) == (0, 0), exported.stderr + planned.stdout
+    assert ready.config is not None
+    assert ready.config.config_version == 1
+    assert server.ask("new", max_tokens=2).status_code == 200
+
+
+@pytest.mark.parametrize("server", ["sqlite"], indirect=True)
 def test_a_new_endpoint_whose_engine_fails_says_so_to_who_waits_for_it(server: Server, tmp_path: Path) -> None:
     weights = tmp_path / "weights.gguf"
     weights.write_bytes(b"no weights")
@@ -148,8 +177,10 @@ def test_a_new_endpoint_whose_engine_fails_says_so_to_who_waits_for_it(server: S
     )
     found = server.get("/api/2.0/serving-endpoints/new").json()
 
-    assert state(created) == ("NOT_READY", "IN_PROGRESS", 1, None)
-    assert state(found) == ("NOT_READY", "UPDATE_FAILED", 1, None)
+    assert state(created) == ("NOT_READY", "IN_PROGRESS", None, 1)
+    assert state(found) == ("NOT_READY", "UPDATE_FAILED", None, 1)
+    (entity,) = found["pending_config"]["served_entities"]
+    assert f"llama.cpp cannot load {weights}" in entity["state"]["deployment_state_message"]
     assert server.ask("new").status_code == 400
 
 

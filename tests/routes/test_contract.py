@@ -274,6 +274,7 @@ def test_a_second_update_while_one_is_in_progress_is_refused(new_server: NewServ
     third = httpx.put(f"{server.url}{ENDPOINTS}/tiny/config", json=config(2))
 
     assert made["state"]["config_update"] == "IN_PROGRESS"
+    assert ("config" in made, made["pending_config"]["config_version"]) == (False, 1)
     assert (second.status_code, second.json()["error_code"]) == (409, "RESOURCE_CONFLICT")
     assert "endpoint 'tiny' is being updated; wait until" in second.json()["message"]
     assert described.status_code == 200

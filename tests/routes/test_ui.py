@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pytest
 import yaml
 from playwright.sync_api import Locator, Page, expect
@@ -111,6 +112,21 @@ def test_a_missing_key_is_reported_before_and_after_asking(window: Window, serve
 
     expect(page.get_by_role("alert")).to_have_text(server.ask("keyless").json()["message"])
     assert refused(window) == {"400 POST /serving-endpoints/keyless/invocations"}
+
+
+def test_a_new_endpoint_without_its_weights_shows_what_it_is_made_of(window: Window, server: Server) -> None:
+    engine = {"engine": "llama_cpp", "source": "/nowhere/w.gguf", "task": "llm/v1/chat"}
+    entity = {"name": "local", "entity_name": "llmops.odd", "llmops": engine}
+    server.post("/api/2.0/serving-endpoints", {"name": "new", "config": {"served_entities": [entity]}})
+
+    see(window, "/ui", "Endpoints")
+    expect(window.page.get_by_role("row", name="new ")).to_contain_text("llmops.odd")
+    see(window, "/ui#/endpoints/new", "new")
+    entities = window.page.get_by_role("region", name="Served entities")
+
+    expect(entities.locator(".reason")).to_contain_text("/nowhere/w.gguf")
+    expect(entities).to_contain_text("100 % of the traffic")
+    httpx.delete(f"{server.url}/api/2.0/serving-endpoints/new").raise_for_status()
 
 
 def test_a_stopped_answer_is_stopped_at_the_model_and_stays(window: Window, upstream: Upstream) -> None:

@@ -35,7 +35,9 @@ def harvest(document: Mapping[str, Any]) -> Harvest:
     """Make endpoints of one document, or of a list of them."""
     found = Harvest()
     many = isinstance(document.get("endpoints"), list)
-    whole = Part(document, "", found)
+    # Until its first config is ready, an endpoint has no other.
+    first = {"config": document["pending_config"]} if "pending_config" in document else {}
+    whole = Part({**first, **document}, "", found)
     for part in whole.parts("endpoints") if many else [whole]:
         _keep(part)
     if many:

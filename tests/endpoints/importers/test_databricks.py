@@ -22,6 +22,13 @@ def test_an_endpoint_of_ours_comes_back_from_its_json(document: dict[str, Any], 
     assert changes(found.specs[0], spec) == []
 
 
+def test_a_config_that_still_waits_for_its_engine_is_taken(tmp_path: Path) -> None:
+    found = made(tmp_path, {"name": "demo", "pending_config": {**demo()["config"], "start_time": 1}})
+
+    assert found.left == []
+    assert found.specs == [EndpointSpec.model_validate(demo())]
+
+
 def test_plain_text_keys_of_databricks_become_references(tmp_path: Path) -> None:
     model = {
         "name": "gpt",
