@@ -12,6 +12,7 @@ import orjson
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from llmops.endpoints.access import Access
 from llmops.endpoints.plaintext_keys import PlaintextKeys
@@ -178,6 +179,13 @@ async def _count(tally: Tally, recorder: Recorder) -> None:
         await asyncio.sleep(HEED_EVERY_S)
 
 
+def _methods(request: Request) -> list[str]:
+    """What the path of a request can be asked with; a route knows only its own method."""
+    asked = ({**request.scope, "method": method} for method in ("DELETE", "GET", "PATCH", "POST", "PUT"))
+    full = (scope for scope in asked if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes))
+    return [scope["method"] for scope in full]
+
+
 def _handle_errors(app: FastAPI) -> None:
     """Answer every error in the shape of its route."""
 
@@ -197,10 +205,15 @@ def _handle_errors(app: FastAPI) -> None:
         status = err.status_code if isinstance(err, HTTPException) else 500
         if status == 404:
             return answer(request, NotFound(f"{request.method} {request.url.path} is not a route; see /docs"))
-        error = BadRequest(f"{request.method} {request.url.path}: {getattr(err, 'detail', None) or 'is refused'}")
-        # 413 would make MLflow's client send it again and again.
-        error.status = status if status == 405 else 400
-        return answer(request, error)
+        # Always 400: 405 and 413 would make MLflow's client send it again and again.
+        if status == 405:
+            methods = ", ".join(_methods(request))
+            error = BadRequest(f"{request.url.path} takes {methods}, not {request.method}; see /docs")
+            error.headers.append((b"allow", methods.encode()))
+            return answer(request, error)
+        return answer(
+            request, BadRequest(f"{request.method} {request.url.path}: {getattr(err, 'detail', None) or 'is refused'}")
+        )
 
     app.add_exception_handler(Exception, ours)
     app.add_exception_handler(LlmopsError, ours)

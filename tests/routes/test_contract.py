@@ -186,6 +186,43 @@ def test_fact_10_a_status_that_mlflow_repeats_is_not_answered(client: Any, upstr
     assert code not in {status for _, status in all_errors()}
 
 
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        (ENDPOINTS, "GET, POST"),
+        (f"{ENDPOINTS}/", "GET, POST"),
+        (f"{ENDPOINTS}/up", "DELETE, GET, PUT"),
+        (f"{ENDPOINTS}/up/config", "PUT"),
+        (f"{ENDPOINTS}/up/tags", "PATCH"),
+        (f"{ENDPOINTS}/up/served-models/up/logs", "GET"),
+        ("/api/2.0/secrets/put", "POST"),
+        (f"/api/2.0/permissions/serving-endpoints/{'0' * 32}", "GET, PATCH, PUT"),
+        ("/v1/models", "GET"),
+        ("/health", "GET"),
+    ],
+)
+def test_fact_10_a_wrong_method_is_400_and_says_which_are_right(server: Server, path: str, methods: str) -> None:
+    wrong = {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} - set(methods.split(", "))
+
+    answers = [httpx.request(method, server.url + path, json={}) for method in sorted(wrong)]
+
+    told = [(answer.status_code, answer.headers["allow"], orjson.loads(answer.text)) for answer in answers]
+    message = f"{path} takes {methods}, not {{}}; see /docs"
+    for method, (code, allow, body) in zip(sorted(wrong), told, strict=True):
+        assert (code, allow) == (400, methods)
+        assert (body.get("message") or body["error"]["message"]) == message.format(method)
+
+
+def test_fact_10_mlflow_sends_a_wrong_method_once(client: Any) -> None:
+    began = time.monotonic()
+
+    with pytest.raises(HTTPError, match=f"400 Client Error.*{ENDPOINTS}/ takes GET, POST, not PUT"):
+        client._call_endpoint(method="PUT", route="", json_body={})
+
+    # It would repeat a 405 seven times, for minutes.
+    assert time.monotonic() - began < 5
+
+
 @pytest.mark.parametrize("code", [429, 503])
 def test_fact_11_a_status_that_clients_wait_for_says_how_long(server: Server, upstream: Upstream, code: int) -> None:
     upstream.play(status(code))

@@ -198,7 +198,7 @@ class Target:
 def _fault(answer: httpx.Response) -> str:
     """What is wrong with an answer, whatever was asked; empty where nothing is."""
     # 408, 413, 422, 429 and 503 make clients repeat for minutes what cannot get better.
-    if answer.status_code >= 500 or answer.status_code in (408, 413, 422, 429):
+    if answer.status_code >= 500 or answer.status_code in (405, 408, 413, 422, 429):
         return f"status {answer.status_code}"
     if answer.status_code < 400:
         return ""
