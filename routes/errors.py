@@ -7,16 +7,18 @@ from llmops.protocol import messages
 
 Headers = list[tuple[bytes, bytes]]
 
+#: What makes Databricks' SDK repeat a request for minutes, and how it is said instead: it compares letter by letter.
 #: Source: ../shared/reference/databricks_contract.md 5.4
-_REPEATED = (
-    "Unexpected error",
-    "Please try again later or try a faster operation.",
-    "RPC token bucket limit has been exceeded",
-    "ClusterNotReadyException",
-    "Unknown worker environment",
-    "There is no worker environment with id",
-    "UnknownWorkerEnvironmentException",
-)
+_REPEATED = {
+    "Unexpected error": "Unforeseen error",
+    "Please try again later or try a faster operation.": "Try again later, or a faster operation.",
+    "RPC token bucket limit has been exceeded": "RPC token bucket is empty",
+    "ClusterNotReadyException": "ClusterNotReady exception",
+    "Unknown worker environment": "Worker environment not known",
+    "There is no worker environment with id": "No worker environment has the id",
+    "does not have any associated worker environments": "has no associated worker environments",
+    "UnknownWorkerEnvironmentException": "UnknownWorkerEnvironment exception",
+}
 
 #: OpenAI's ``type`` by status; others are ``api_error``.
 _OPENAI_TYPES = {
@@ -46,8 +48,8 @@ def body(error: LlmopsError, path: str) -> bytes:
 
 def _calm(message: str) -> str:
     """A message without the words that make Databricks' SDK repeat a request for minutes, whatever its status."""
-    for words in _REPEATED:
-        message = message.replace(words, words.lower())
+    for words, others in _REPEATED.items():
+        message = message.replace(words, others)
     return message
 
 

@@ -3,7 +3,10 @@
 Source: ../shared/reference/databricks_contract.md 0
 """
 
+import ast
+import inspect
 import logging
+import textwrap
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +16,7 @@ import openai
 import orjson
 import pytest
 from databricks.sdk import WorkspaceClient
+from databricks.sdk._base_client import _BaseClient
 from databricks.sdk.errors import BadRequest
 from databricks.sdk.service.serving import ChatMessage, ChatMessageRole, EndpointStateConfigUpdate, EndpointStateReady
 from mlflow.deployments import get_deploy_client
@@ -235,8 +239,21 @@ def test_fact_11_a_status_that_clients_wait_for_says_how_long(server: Server, up
     assert waiting.status_code == 400
 
 
-def test_fact_12_no_message_makes_the_sdk_repeat(workspace: WorkspaceClient, upstream: Upstream) -> None:
-    upstream.play(status(400, {"error": {"message": "Unexpected error while parsing"}}))
+def repeated_words() -> list[str]:
+    """What makes the SDK repeat a request, as it says itself."""
+    source = ast.parse(textwrap.dedent(inspect.getsource(_BaseClient._is_retryable)))
+    (words,) = (
+        ast.literal_eval(node.value)
+        for node in ast.walk(source)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.List)
+    )
+    assert "Unexpected error" in words
+    return list(words)
+
+
+@pytest.mark.parametrize("words", repeated_words())
+def test_fact_12_no_message_makes_the_sdk_repeat(workspace: WorkspaceClient, upstream: Upstream, words: str) -> None:
+    upstream.play(status(400, {"error": {"message": f"{words} while parsing {words}"}}))
     before = len(upstream.requests)
 
     with pytest.raises(BadRequest, match="while parsing"):

@@ -163,7 +163,7 @@ def test_a_header_that_is_no_host_is_refused(server: Server, headers: dict[str, 
 def test_words_that_make_clients_repeat_are_not_passed_on(server: Server, upstream: Upstream) -> None:
     upstream.play(status(400, {"error": {"message": "Unexpected error while parsing"}}))
 
-    assert "unexpected error while parsing" in server.ask("up").json()["message"]
+    assert "Unforeseen error while parsing" in server.ask("up").json()["message"]
 
 
 def test_a_proxy_of_the_environment_does_not_see_this_machines_traffic(new_server: NewServer) -> None:
