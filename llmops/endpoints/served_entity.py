@@ -26,8 +26,9 @@ def name_of(given: Mapping[str, Any]) -> Any:
 class ServedEntity(Document):
     """One model of an endpoint.
 
-    What says how much of a cluster it gets (``workload_*``, ``*_provisioned_*``, ``scale_to_zero_enabled``,
-    ``burst_scaling_enabled``) has no meaning on one's own machine: accepted and echoed.
+    What says how much of a cluster it gets (``workload_*``, ``*_provisioned_*``, ``provisioned_model_units``,
+    ``scale_to_zero_enabled``, ``burst_scaling_enabled``) and what its container is given (``environment_vars``,
+    ``instance_profile_arn``) has no meaning on one's own machine: accepted and echoed.
     """
 
     name: str = ""
@@ -43,6 +44,8 @@ class ServedEntity(Document):
     max_provisioned_concurrency: int | None = None
     provisioned_model_units: int | None = None
     burst_scaling_enabled: bool | None = None
+    environment_vars: dict[str, str] | None = None
+    instance_profile_arn: str | None = None
     llmops: EntityExtras = EntityExtras()
 
     @model_validator(mode="before")

@@ -80,6 +80,23 @@ _CONFIGS: dict[str, st.SearchStrategy[Document]] = {
     ),
 }
 PROVIDERS = tuple(_CONFIGS)
+_COUNTS = st.integers(0, 2**31)
+#: What is kept and told back, and has no meaning here; the first also for an external model.
+_WITHOUT_MEANING: dict[str, st.SearchStrategy[Any]] = {
+    "min_provisioned_throughput": _COUNTS,
+    "max_provisioned_throughput": _COUNTS,
+    "provisioned_model_units": _COUNTS,
+    "burst_scaling_enabled": st.booleans(),
+    "environment_vars": st.dictionaries(_WORDS, st.one_of(_WORDS, _REFERENCES), max_size=2),
+    "instance_profile_arn": _WORDS,
+}
+_OF_A_CLUSTER: dict[str, st.SearchStrategy[Any]] = {
+    "entity_version": _WORDS,
+    "workload_size": st.sampled_from(["Small", "Medium", "Large"]),
+    "workload_type": st.sampled_from(["CPU", "GPU_SMALL", "MULTIGPU_MEDIUM"]),
+    "scale_to_zero_enabled": st.booleans(),
+}
+_CONCURRENCY = {"min_provisioned_concurrency": _COUNTS, "max_provisioned_concurrency": _COUNTS}
 _TIMEOUTS = _some({"total_s": st.floats(0.5, 3600), "first_byte_s": st.integers(1, 3600)})
 
 
@@ -88,7 +105,8 @@ def _external(draw: st.DrawFn, name: str, task: str) -> Document:
     provider = draw(st.sampled_from(PROVIDERS))
     model: Document = {"name": draw(_WORDS), "provider": provider, "task": task}
     model[ExternalModel.CONFIGS[provider]] = draw(_CONFIGS[provider])
-    return {"name": name, "external_model": model, **draw(_some({"llmops": _some({"timeouts": _TIMEOUTS})}))}
+    more = {"llmops": _some({"timeouts": _TIMEOUTS}), **_WITHOUT_MEANING, **_CONCURRENCY}
+    return {"name": name, "external_model": model, **draw(_some(more))}
 
 
 @st.composite
@@ -101,7 +119,10 @@ def _foundation(draw: st.DrawFn, name: str, task: str) -> Document:
     ]
     more = draw(_some({"parallel": st.integers(1, 64), "timeouts": _TIMEOUTS}))
     extras = {**draw(st.sampled_from(engines)), "task": task, **more}
-    return {"name": name, "entity_name": f"llmops.{name}", "llmops": extras}
+    # A size of the workload and a range of concurrency say the same.
+    sized = draw(st.sampled_from([_OF_A_CLUSTER, _CONCURRENCY]))
+    told = draw(_some({**_WITHOUT_MEANING, **sized}))
+    return {"name": name, "entity_name": f"llmops.{name}", "llmops": extras, **told}
 
 
 @st.composite
@@ -114,9 +135,14 @@ def _configs(draw: st.DrawFn) -> Document:
     shares = [after - before for before, after in pairwise(cuts)]
     key = draw(st.sampled_from(["served_entity_name", "served_model_name"]))
     routes = [{key: name, "traffic_percentage": share} for name, share in zip(names, shares, strict=True)]
-    return {"served_entities": entities, "traffic_config": {"routes": draw(st.permutations(routes))}}
+    table = draw(_some({"auto_capture_config": _CAPTURES}))
+    return {"served_entities": entities, "traffic_config": {"routes": draw(st.permutations(routes))}, **table}
 
 
+#: Not enabled: the endpoint may have another table.
+_CAPTURES = _some(
+    {"catalog_name": _NAMES, "schema_name": _NAMES, "table_name_prefix": _NAMES, "enabled": st.just(False)}
+)
 _TABLE = st.fixed_dictionaries(
     {"catalog_name": st.just("main"), "schema_name": st.just("logs")},
     optional={"enabled": st.booleans(), "table_name_prefix": _NAMES},

@@ -42,6 +42,8 @@ _FOUNDATION = {
     "entity_version": "1",
     "workload_size": "Small",
     "min_provisioned_throughput": 1,
+    "environment_vars": {"A": "{{secrets/a/b}}"},
+    "instance_profile_arn": "arn:x",
     "llmops": {"engine": "demo", "task": "llm/v1/chat", "model": "m", "parallel": 2},
 }
 _EXTERNAL = {

@@ -11,6 +11,7 @@ from typing import Any
 from llmops.endpoints.document import Document as Model
 from llmops.endpoints.importers.foreign import Document, Harvest, Part
 from llmops.endpoints.problems import model_in
+from llmops.endpoints.secrets import REFERENCE
 from llmops.endpoints.spec import EndpointConfig, EndpointSpec
 
 #: What a server tells of an endpoint, and of a served entity: facts, nothing that anybody wrote.
@@ -35,9 +36,7 @@ def harvest(document: Mapping[str, Any]) -> Harvest:
     """Make endpoints of one document, or of a list of them."""
     found = Harvest()
     many = isinstance(document.get("endpoints"), list)
-    # Until its first config is ready, an endpoint has no other.
-    first = {"config": document["pending_config"]} if "pending_config" in document else {}
-    whole = Part({**first, **document}, "", found)
+    whole = Part(document, "", found)
     for part in whole.parts("endpoints") if many else [whole]:
         _keep(part)
     if many:
@@ -63,11 +62,12 @@ def _taken(part: Part, model: type[Model]) -> Document:
     for key in _UNENFORCED:
         if part.whole(key):
             part.harvest.leave(part.at(key), "is not enforced by this version")
+    withheld = {*_UNENFORCED, *_with_keys(part)}
     made: Document = {}
     for key, field in model.model_fields.items():
         inner = model_in(field.annotation)
         for name in (key, _OTHERWISE.get(key, key)):
-            if name in part and key not in made and key not in _UNENFORCED:
+            if name in part and key not in made and key not in withheld:
                 made[key] = part.whole(name) if inner is None else _inside(part, name, inner)
             part.skip(name)
         secret = part.secret(key + _PLAINTEXT, _scope(part))
@@ -75,6 +75,16 @@ def _taken(part: Part, model: type[Model]) -> Document:
             made[key] = secret
     part.close()
     return made
+
+
+def _with_keys(part: Part) -> list[str]:
+    """The field of variables of which one is no reference, where there is one: it may be a key."""
+    variables = part.whole("environment_vars")
+    values = variables.values() if isinstance(variables, dict) else ()
+    if all(isinstance(value, str) and REFERENCE.fullmatch(value) for value in values):
+        return []
+    part.harvest.leave(part.at("environment_vars"), "has no effect here, and a value that is no reference may be a key")
+    return ["environment_vars"]
 
 
 def _inside(part: Part, key: str, model: type[Model]) -> Any:

@@ -14,6 +14,8 @@ from tests.server import demo
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(document=documents)
 def test_an_endpoint_of_ours_comes_back_from_its_json(document: dict[str, Any], tmp_path: Path) -> None:
+    for entity in document["config"]["served_entities"]:
+        entity.pop("environment_vars", None)  # What is no reference may be a key.
     spec = EndpointSpec.model_validate(document)
 
     found = made(tmp_path, json.dumps({**document, "id": "1", "state": {"ready": "READY"}}))
@@ -47,6 +49,16 @@ def test_plain_text_keys_of_databricks_become_references(tmp_path: Path) -> None
         "endpoints[0].ai_gateway.guardrails",
     }
     assert CANARY not in repr(found)
+
+
+def test_variables_that_are_references_are_carried_over(tmp_path: Path) -> None:
+    document = demo()
+    document["config"]["served_entities"][0]["environment_vars"] = {"A": "{{secrets/a/b}}"}
+
+    found = made(tmp_path, document)
+
+    assert found.left == []
+    assert found.specs == [EndpointSpec.model_validate(document)]
 
 
 def test_served_models_of_databricks_keep_their_model_and_are_refused_with_the_reason(tmp_path: Path) -> None:
