@@ -8,9 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llmops.endpoints.ai_gateway import InferenceTableConfig
+from llmops.endpoints.foundation_model import PREFIX
+from llmops.endpoints.spec import RENAMED
 from llmops.endpoints.store import StoredEndpoint
 from llmops.protocol.task import Task
 
+_OLD_NAMES = {new: old for old, new in RENAMED.items()}
 READY = "DEPLOYMENT_READY"
 CREATING = "DEPLOYMENT_CREATING"
 FAILED = "DEPLOYMENT_FAILED"
@@ -92,9 +96,12 @@ def summary(
     whole = detail(endpoint, states, pending)
     place = "config" if "config" in whole else "pending_config"
     keys = ("name", "entity_name", "entity_version", "external_model", "foundation_model", "state")
-    entities = [{key: e[key] for key in keys if key in e} for e in whole[place]["served_entities"]]
+    config = whole[place]
+    entities = [{key: e[key] for key in keys if key in e} for e in config["served_entities"]]
+    old_keys = ("name", "model_name", "model_version")
+    models = [{key: model[key] for key in old_keys if key in model} for model in config["served_models"]]
     whole.pop("pending_config", None)
-    return {**whole, place: {"served_entities": entities}}
+    return {**whole, place: {"served_entities": entities, "served_models": models}}
 
 
 def told_config(answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,12 +140,30 @@ def _configs(
 
 def _config(endpoint: StoredEndpoint, states: Mapping[str, EntityState]) -> dict[str, Any]:
     config = endpoint.document.get("config") or {}
+    entities = [_entity(entity, states, endpoint) for entity in config.get("served_entities", [])]
     return {
         **config,
-        "served_entities": [_entity(entity, states, endpoint) for entity in config.get("served_entities", [])],
+        **_capture(config.get("auto_capture_config"), endpoint.name),
+        "served_entities": entities,
+        "served_models": [_model(entity) for entity in entities],
         "traffic_config": {"routes": _routes(config)},
         "config_version": endpoint.config_version,
     }
+
+
+def _capture(capture: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
+    """The old place of the payload table with the table's name, where it is written; how it is, the shipper knows."""
+    if capture is None:
+        return {}
+    table = InferenceTableConfig.model_construct(**capture).table(name)
+    state = {"state": {"payload_table": {"name": table}}} if table is not None else {}
+    return {"auto_capture_config": {**capture, **state}}
+
+
+def _model(entity: Mapping[str, Any]) -> dict[str, Any]:
+    """A served entity under its old names, which have none for a vendor's model."""
+    left_out = ("external_model", "foundation_model")
+    return {_OLD_NAMES.get(key, key): value for key, value in entity.items() if key not in left_out}
 
 
 def _pending(pending: Pending) -> dict[str, Any]:
@@ -148,6 +173,7 @@ def _pending(pending: Pending) -> dict[str, Any]:
         for entity in config["served_entities"]:
             if entity["state"]["deployment"] == CREATING:  # It is tried again and again, and is starting just now.
                 entity["state"] = {"deployment": FAILED, "deployment_state_message": pending.failed}
+        config["served_models"] = [_model(entity) for entity in config["served_entities"]]
     return {**config, "start_time": pending.endpoint.updated_ms}
 
 
@@ -155,11 +181,19 @@ def _entity(entity: Mapping[str, Any], states: Mapping[str, EntityState], endpoi
     state = states.get(entity["name"], EntityState(FAILED, endpoint.problem or ""))
     return {
         **entity,
+        **_foundation(entity.get("entity_name")),
         "id": served_entity_id(endpoint.id, entity["name"]),
         "creator": endpoint.creator,
         "creation_timestamp": endpoint.created_ms,
         "state": {"deployment": state.deployment, "deployment_state_message": state.message},
     }
+
+
+def _foundation(entity_name: str | None) -> dict[str, Any]:
+    """What is told of a model that is no vendor's."""
+    if entity_name is None:
+        return {}
+    return {"foundation_model": {"name": entity_name, "display_name": entity_name.removeprefix(PREFIX)}}
 
 
 def _routes(config: Mapping[str, Any]) -> list[dict[str, Any]]:

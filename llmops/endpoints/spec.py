@@ -19,7 +19,7 @@ from llmops.protocol.task import Task
 
 MAX_ENTITIES = 10
 #: The deprecated names of a served model's fields, and what they are called now.
-_RENAMED = {"model_name": "entity_name", "model_version": "entity_version"}
+RENAMED = {"model_name": "entity_name", "model_version": "entity_version"}
 
 
 class Route(Document):
@@ -51,7 +51,7 @@ def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
     models = config["served_models"] or []
     if isinstance(models, list):
         models = [
-            {_RENAMED.get(key, key): value for key, value in model.items()} if isinstance(model, dict) else model
+            {RENAMED.get(key, key): value for key, value in model.items()} if isinstance(model, dict) else model
             for model in models
         ]
     return {"served_entities": models, **rest}

@@ -9,6 +9,7 @@ from databricks.sdk.errors import BadRequest, InvalidParameterValue, NotFound, P
 from databricks.sdk.mixins.open_ai_client import ServingEndpointsExt
 from databricks.sdk.service.serving import (
     AutoCaptureConfigInput,
+    AutoCaptureState,
     ChatMessage,
     ChatMessageRole,
     DataframeSplitInput,
@@ -18,11 +19,14 @@ from databricks.sdk.service.serving import (
     EndpointTag,
     ExternalModel,
     ExternalModelProvider,
+    FoundationModel,
     OpenAiConfig,
+    PayloadTable,
     PtEndpointCoreConfig,
     PtServedModel,
     Route,
     ServedEntityInput,
+    ServedModelStateDeployment,
     ServingEndpointDetailed,
     TrafficConfig,
 )
@@ -139,6 +143,38 @@ def test_endpoints_are_listed_and_got(endpoints: ServingEndpointsExt, stage: Sta
     assert got.config.config_version == 1
     assert got.creator == "admin"
     assert got.creation_timestamp == listed[name].creation_timestamp
+
+
+@pytest.mark.call("list", "get")
+def test_a_foundation_model_is_told_by_its_old_names_too(endpoints: ServingEndpointsExt) -> None:
+    got, (listed,) = endpoints.get("demo").config, [one.config for one in endpoints.list() if one.name == "demo"]
+
+    assert got is not None
+    assert listed is not None
+    for config in (got, listed):
+        (entity,), (model,) = config.served_entities or [], config.served_models or []
+        assert (entity.name, entity.entity_name) == (model.name, model.model_name) == ("eliza", "llmops.eliza")
+        assert entity.foundation_model == FoundationModel(name="llmops.eliza", display_name="eliza")
+    assert got.served_models is not None
+    assert got.served_models[0].state is not None
+    assert got.served_models[0].state.deployment is ServedModelStateDeployment.DEPLOYMENT_READY
+
+
+@pytest.mark.call("create_and_wait")
+def test_the_table_of_the_old_key_is_told_where_it_is_on(endpoints: ServingEndpointsExt, stage: Stage) -> None:
+    told = []
+    for enabled in (True, False):
+        name = stage.document()["name"]
+        table = AutoCaptureConfigInput(catalog_name="main", schema_name="llm", enabled=enabled)
+        config = EndpointCoreConfigInput(name=name, served_entities=[entity(stage)], auto_capture_config=table)
+        made = endpoints.create_and_wait(name, config=config).config
+        assert made is not None
+        assert made.auto_capture_config is not None
+        told.append((name, made.auto_capture_config.state))
+
+    (name, on), (_, off) = told
+    assert on == AutoCaptureState(payload_table=PayloadTable(name=f"main.llm.{name}_payload"))
+    assert off is None
 
 
 @pytest.mark.call("get")

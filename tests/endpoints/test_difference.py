@@ -16,6 +16,7 @@ from llmops.errors import CommandError
 from tests.endpoints.specs import documents
 from tests.server import demo
 
+CAPTURE = {"catalog_name": "main", "schema_name": "llm", "enabled": True}
 ENTITY = "config.served_entities[eliza]"
 
 
@@ -51,6 +52,7 @@ def _spec(document: dict[str, Any]) -> EndpointSpec:
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(document=documents)
 @example(document={**demo(), "ai_gateway": {}, "tags": [], "llmops": {}})
+@example(document={"name": "e", "config": {**demo()["config"], "auto_capture_config": CAPTURE}})
 def test_an_exported_endpoint_is_a_valid_file_and_leaves_no_difference(
     document: dict[str, Any], tmp_path: Path
 ) -> None:

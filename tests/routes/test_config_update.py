@@ -98,6 +98,17 @@ def test_the_deprecated_served_models_are_the_served_entities(server: Server, ma
     assert shares(answer) == {"llmops-eliza-1": 100}
 
 
+def test_a_config_that_was_read_can_be_written_back(server: Server, made: str) -> None:
+    put(server, made, {"auto_capture_config": {**TABLE, "enabled": True}})
+    read = server.endpoint(made)["config"]
+    old_names = {key: value for key, value in read.items() if key != "served_entities"}
+
+    written = [put(server, made, config).json()["config"] for config in (read, old_names)]
+
+    assert [model["model_name"] for model in read["served_models"]] == ["llmops.eliza"] * 2
+    assert written == [read, read]
+
+
 @pytest.mark.parametrize("body", [{}, {"config": {"served_entities": []}}, {"name": "partly"}], ids=str)
 def test_an_update_of_nothing_is_refused(server: Server, made: str, body: dict[str, Any]) -> None:
     answer = put(server, made, body)
