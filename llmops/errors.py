@@ -205,7 +205,7 @@ class UpstreamStatus(UpstreamError):
     _CODES: ClassVar[Mapping[int, str]] = {
         400: "BAD_REQUEST",
         403: "PERMISSION_DENIED",
-        404: "NOT_FOUND",
+        404: "ENDPOINT_NOT_FOUND",
         409: "RESOURCE_CONFLICT",
         429: "REQUEST_LIMIT_EXCEEDED",
         501: "NOT_IMPLEMENTED",

@@ -313,6 +313,31 @@ def test_fact_15_what_databricks_langchain_sends_is_answered(
     assert orjson.loads(upstream.requests[-2].body)["model"] == "up-model"
 
 
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (400, (400, "BAD_REQUEST")),
+        (401, (403, "PERMISSION_DENIED")),
+        (403, (403, "PERMISSION_DENIED")),
+        (404, (404, "ENDPOINT_NOT_FOUND")),
+        (429, (429, "REQUEST_LIMIT_EXCEEDED")),
+        (500, (500, "INTERNAL_ERROR")),
+        (502, (502, "INTERNAL_ERROR")),
+        (503, (503, "TEMPORARILY_UNAVAILABLE")),
+        (504, (504, "DEADLINE_EXCEEDED")),
+    ],
+)
+def test_an_error_of_the_upstream_is_told_with_databricks_code(
+    server: Server, upstream: Upstream, code: int, expected: tuple[int, str]
+) -> None:
+    """Contract 5.1 and 5.2; 401 is the key of the endpoint, not the caller's."""
+    upstream.play(status(code))
+
+    answer = server.ask("up")
+
+    assert (answer.status_code, answer.json()["error_code"]) == expected
+
+
 def test_a_second_update_while_one_is_in_progress_is_refused(new_server: NewServer) -> None:
     server = new_server(demo())
     weights = gguf_model.write(server.data_dir / "tiny.gguf")
