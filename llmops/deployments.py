@@ -44,8 +44,8 @@ Endpoints
   mlflow deployments predict -t llmops --endpoint NAME -I body.json
 where body.json holds one request: {"messages": [{"role": "user", "content": "hello"}]}
 
-`create-endpoint` fails for every target of MLflow 3.17 before the target is asked: use `llmops endpoints create FILE`,
-or create_endpoint(config=…) in Python.
+`create-endpoint` fails for every target of MLflow 3.17 before the target is asked:
+use `llmops endpoints create -f FILE`, or create_endpoint(config=…) in Python.
 A registered model cannot be served yet: `create`, `update` and `run-local` say so."""
 
 

@@ -1,5 +1,6 @@
 """MLflow's plugin of the target ``llmops``: found by its entry points, in Python and on MLflow's own command line."""
 
+import re
 import subprocess
 import sys
 import time
@@ -9,11 +10,13 @@ from typing import Any
 
 import orjson
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 from mlflow.deployments import get_deploy_client
 from mlflow.deployments.cli import commands
 from mlflow.exceptions import MlflowException
 
+from tests.cli.shell import llmops
 from tests.conftest import NewServer
 from tests.faults import cut_stream
 from tests.scripts import chat, chat_stream, completion, embeddings
@@ -170,6 +173,18 @@ def test_mlflows_command_line_helps_with_the_target() -> None:
 
     assert "LLMOPS_HOST" in done.output
     assert "llmops+https://host" in done.output
+
+
+def test_the_command_that_the_help_names_instead_creates_an_endpoint(server: Server, tmp_path: Path) -> None:
+    told = re.search(r"use `llmops (.+? FILE)`", command("help", "-t", "llmops").output)
+    assert told is not None
+    file = tmp_path / "one.yaml"
+    file.write_text(yaml.safe_dump(demo("instead")))
+
+    done = llmops(server.url, *told[1].replace("FILE", str(file)).split())
+
+    assert (done.returncode, done.stdout) == (0, "endpoint 'instead' created, READY\n"), done.stderr
+    assert llmops(server.url, "endpoints", "delete", "instead", "--yes").returncode == 0
 
 
 @pytest.mark.parametrize(
