@@ -5,6 +5,7 @@ Those that take a script (`split`, `crlf`, `cut` ...) change only the body's pie
 """
 
 import gzip
+import zlib
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import chain, islice, repeat
@@ -92,6 +93,13 @@ def gzipped(script: Script) -> Script:
         return whole(body, headers={"content-encoding": "gzip"})(request)
 
     return reply
+
+
+def bomb(size_bytes: int) -> Script:
+    """A thousandth of that many bytes, which become so many zeros where they are unpacked."""
+    packer = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
+    packed = b"".join(packer.compress(bytes(1 << 20)) for _ in range(size_bytes >> 20)) + packer.flush()
+    return whole(packed, headers={"content-encoding": "gzip"})
 
 
 def cut(script: Script, after: int, ending: End = End.CLOSE) -> Script:

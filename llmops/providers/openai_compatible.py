@@ -16,9 +16,7 @@ from llmops.providers.upstream import Body, Upstreams, refusal
 from llmops.providers.veil import Veil
 from llmops.providers.vendors import MAX_TOKENS
 
-#: An answer that is larger is not passed on: it would be logged and traced. A stream is cut there; its chunks are
-#: kept until its end, several times as large as their bytes.
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
+#: A stream is cut there; its chunks are kept until its end, several times as large as their bytes.
 MAX_STREAM_BYTES = 16 * 1024 * 1024
 _NOTHING = Veil(())
 
@@ -72,15 +70,17 @@ class OpenAiCompatible:
         sent, headers = self._body(call), _headers(call, place)
         body = await self._upstreams.open(place.url, headers, sent, limits.first_byte_s, self._who)
         status, answered = body.response.status, dict(body.response.headers.items())
-        kind = answered.get("content-type") or ""
-        if 200 <= status < 300 and kind.startswith("text/event-stream"):
+        kind, packed = answered.get("content-type") or "", answered.get("content-encoding") or "identity"
+        if 200 <= status < 300 and kind.startswith("text/event-stream") and packed == "identity":
             return EventStream(body, limits, place.veil, self._who)
         text = place.veil.hide(await body.read(limits.between_chunks_s))
         await body.aclose()
         if not 200 <= status < 300:
             raise refusal(status, answered, text, self._who)
-        shown = place.veil.hide_text(kind) or "no content type"
-        raise UpstreamMalformed(f"{self._who} answered a streamed request with {shown}, not events")
+        shown = place.veil.hide_text(kind if packed == "identity" else f"{kind} packed as {packed}")
+        raise UpstreamMalformed(
+            f"{self._who} answered a streamed request with {shown or 'no content type'}, not events"
+        )
 
     def _body(self, call: Call) -> bytes:
         body = {**call.body, "model": self._model}
@@ -144,8 +144,6 @@ def _headers(call: Call, place: Place) -> dict[str, str]:
 
 
 def _document(body: bytes, who: str) -> Mapping[str, Any]:
-    if len(body) > MAX_ANSWER_BYTES:
-        raise UpstreamMalformed(f"{who} answered with {len(body)} bytes; at most {MAX_ANSWER_BYTES} are taken")
     try:
         document = orjson.loads(body)
     except ValueError:

@@ -21,8 +21,11 @@ from pyqwest import (
 )
 
 from llmops.errors import UpstreamError, UpstreamMalformed, UpstreamStatus, UpstreamTimeout, UpstreamUnreachable
+from llmops.providers.compression import ACCEPTED, too_large, unpack
 
 CONNECT_TIMEOUT_S = 5.0
+#: An answer that is larger is not passed on: it would be logged and traced.
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
 #: Of an upstream's error body, this much is shown and kept.
 ERROR_PREVIEW_CHARS = 2000
 #: What a call can end with besides an answer.
@@ -45,6 +48,10 @@ def connections(addresses: Mapping[str, Sequence[str]] | None = None) -> HTTPTra
         pool_max_idle_per_host=256,
         follow_redirects=False,
         enable_otel=False,
+        # Unpacked here, where there is a limit.
+        enable_gzip=False,
+        enable_brotli=False,
+        enable_zstd=False,
         dns_overrides=addresses,
         proxy=_NO_PROXY if addresses is not None else None,
     )
@@ -66,18 +73,24 @@ class Upstreams:
             who: The served entity or child, for messages.
 
         Returns:
-            Status, headers by lower-case name, body.
+            Status, headers by lower-case name, body, unpacked.
 
         Raises:
-            UpstreamError: No connection, no answer in time, or one that broke off.
+            UpstreamError: No connection, no answer in time, one that broke off, or one larger than MAX_ANSWER_BYTES.
         """
         try:
             async with asyncio.timeout(limit_s):
                 way = await self._way(url, who)
-                response = await Client(way).execute(method, url, headers, body)
+                sent = {**headers, "accept-encoding": ACCEPTED}
+                status, answered, content = await self._whole(way, method, url, sent, body)
         except FAILURES as err:
             raise failure(err, who, limit_s) from None
-        return response.status, dict(response.headers.items()), response.content
+        if len(content) > MAX_ANSWER_BYTES:
+            raise too_large(MAX_ANSWER_BYTES, who)
+        found = dict(answered.items())
+        if encoding := found.get("content-encoding"):
+            content = unpack(content, encoding, MAX_ANSWER_BYTES, who)
+        return status, found, content
 
     async def open(self, url: str, headers: Mapping[str, str], body: bytes, limit_s: float, who: str) -> "Body":
         """Post a request and wait for the head of its response.
@@ -95,6 +108,16 @@ class Upstreams:
     async def _way(self, url: str, who: str) -> HTTPTransport:
         """The connections a URL may use."""
         return self._transport
+
+    async def _whole(
+        self, way: HTTPTransport, method: str, url: str, headers: Mapping[str, str], body: bytes | None
+    ) -> tuple[int, Headers, bytes]:
+        """Send a request and read its response as it comes over the wire, packed or not.
+
+        In one go: to look at every piece takes twice the CPU of a call. What a trusted place sends is bounded by time.
+        """
+        response = await Client(way).execute(method, url, headers, body)
+        return response.status, response.headers, response.content
 
     async def aclose(self) -> None:
         """Close every connection."""
