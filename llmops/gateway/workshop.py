@@ -84,7 +84,7 @@ class Workshop:
     def _spoken(self, entity: ServedEntity, *, trusted: bool) -> Built:
         """A model behind OpenAI's wire; its key is read at every call."""
         to = target(entity)
-        upstreams, veils = self.upstreams if trusted or self._free(to.url) else self.guarded, Veils()
+        upstreams, veils = self.upstreams if trusted or self._free(to.url) else self.guarded, Veils(entity.name)
 
         def place() -> Place:
             if to.reference is None or to.secret_header is None:
@@ -101,7 +101,7 @@ class Workshop:
         plain, references = model.config.plain(), model.config.references()
         egress, base = self.guarded.egress, next(iter(urls(entity).values()), None)
         confined = base is not None and not trusted and not egress.trusts(base)
-        veils = Veils()
+        veils = Veils(entity.name)
         rule = {litellm_bridge.NETWORKS: ",".join(map(str, egress.networks))} if confined else {}
 
         def place() -> Place:

@@ -5,11 +5,18 @@ a part that no form changes makes the common case, a key that is not there, one 
 """
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
+logger = logging.getLogger(__name__)
+
 HIDDEN = b"***"
+#: A shorter one stands for no key ("none", "EMPTY", "1") where a server asks for none: taking it out of an answer would
+#: change the answer, and no server that needs a key takes one so short.
+_LEAST_CHARS = 8
+_NO_KEYS = frozenset({"not-needed", "not needed", "not-required", "placeholder", "undefined", "changeme"})
 #: Of a secret of several lines, a PEM file for example, a shorter one says nothing.
 _LEAST_LINE_CHARS = 16
 #: No program writes these in another way.
@@ -24,11 +31,12 @@ class Veil:
     """Hides some secrets.
 
     Args:
-        secrets: As they are kept. Of a service account's JSON file only the private key is one.
+        secrets: As they are kept. Of a service account's JSON file only the private key is one. A word that stands for
+            no key is none.
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        given = list(secrets)
+        given = [secret for secret in secrets if not _is_none(secret)]
         self._parts = [part for secret in given for part in _parts(secret)]
         self._grants = any(_private(secret) for secret in given)
         self._cores = [max(_SAME.findall(part), key=len, default="").encode() for part in self._parts]
@@ -57,16 +65,27 @@ class Veil:
 
 
 class Veils:
-    """Gives the veil of the secrets of a call; they are the same until a key is rotated."""
+    """Gives the veil of the secrets of a call; they are the same until a key is rotated.
 
-    def __init__(self) -> None:
+    Args:
+        who: The served entity, for the log.
+    """
+
+    def __init__(self, who: str) -> None:
+        self._who = who
         self._known: tuple[tuple[str, ...], Veil] = ((), Veil(()))
 
     def over(self, *secrets: str) -> Veil:
         """The veil that hides these."""
         if self._known[0] != secrets:
             self._known = (secrets, Veil(secrets))
+            if any(map(_is_none, secrets)):
+                logger.warning("event=key_not_hidden served_entity=%s", self._who)
         return self._known[1]
+
+
+def _is_none(secret: str) -> bool:
+    return len(secret) < _LEAST_CHARS or secret.lower() in _NO_KEYS
 
 
 def _parts(secret: str) -> Iterator[str]:

@@ -30,7 +30,19 @@ def test_json_stays_json_and_the_rest_of_it_as_it_was(times: int) -> None:
 
 
 def test_the_longer_of_two_keys_is_hidden_whole() -> None:
-    assert Veil(["abc", "abc/def"]).hide_text("abc/def abc/d") == "*** ***/d"
+    assert Veil(["abc-4567", "abc-4567/def"]).hide_text("abc-4567/def abc-4567/d") == "*** ***/d"
+
+
+@pytest.mark.parametrize("word", ["1", "null", "none", "EMPTY", "ollama", "1234567", "Not-Needed", "placeholder"])
+def test_a_word_that_stands_for_no_key_changes_no_answer(word: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Open-model servers ask for no key, and clients make people write something."""
+    veils, answer = Veils("local"), f'{{"a":{{"{word}":"{word}"}},"b":1,"c":null}}'.encode()
+
+    assert veils.over(word).hide(answer) == answer
+    assert veils.over(word, KEY).hide(answer + KEY.encode()) == answer + b"***"
+    assert veils.over(word, KEY).hide(answer) == answer
+    assert [record.getMessage() for record in caplog.records] == ["event=key_not_hidden served_entity=local"] * 2
+    assert KEY not in caplog.text
 
 
 def test_of_a_service_account_the_private_key_is_hidden_and_what_it_is_given() -> None:
@@ -52,8 +64,8 @@ def test_what_holds_no_key_is_the_same_bytes() -> None:
 
 
 def test_a_rotated_key_is_hidden_from_the_next_call_on() -> None:
-    veils = Veils()
+    veils = Veils("entity")
 
-    assert veils.over("one") is veils.over("one")
-    assert veils.over("two").hide_text("one two") == "one ***"
-    assert "two" not in repr(veils.over("two"))
+    assert veils.over("key-one") is veils.over("key-one")
+    assert veils.over("key-two-2").hide_text("key-one key-two-2") == "key-one ***"
+    assert "two" not in repr(veils.over("key-two-2"))
