@@ -22,7 +22,7 @@ from tests.logged import flush, runs
 from tests.postgres import Line
 from tests.redis_server import own_name, redis_url
 from tests.routes.callers import LOCKED, Person, admin, person
-from tests.scripts import chat, chat_stream, status
+from tests.scripts import DONE, chat, chat_stream, document, event, status, stream
 from tests.server import Server, demo, external
 from tests.upstream import Upstream
 from tests.wire import Gate
@@ -32,6 +32,7 @@ HELLO = {"messages": [{"role": "user", "content": "x"}]}
 APPLICATION = "8f4c1d1e-6a0c-4f0e-9d5b-2b6f3f6f0b11"
 #: What a scripted answer says it took, and the most that three of them leave room for.
 TOOK, THREE_FIT = 12, 30
+KINDS = ("plain", "stream", "failed", "left", "held", "call", "call-stream", "thought", "thought-stream")
 CALLS = "User defined rate limit(s) exceeded for '{}'. Requests-per-minute (RPM) rate limit exceeded for {}"
 TOKENS = "User defined rate limit(s) exceeded for '{}'. Tokens-per-minute (TPM) rate limit exceeded for {}"
 
@@ -59,7 +60,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path, upst
         limited(demo("own"), {"calls": 1, "key": "user"}, {"calls": 3, "key": "user", "principal": "ann"}),
         limited(demo("groups"), *({"calls": n, "key": "user_group", "principal": g} for g, n in (("a", 2), ("b", 4)))),
         {**demo("old"), "rate_limits": [{"calls": 1, "renewal_period": "minute", "key": "user"}]},
-        *(limited(external(f"tokens-{kind}", url), tokens) for kind in ("plain", "stream", "failed", "left", "held")),
+        *(limited(external(f"tokens-{kind}", url), tokens) for kind in KINDS),
         limited(demo("kept"), {"calls": 1}),
         limited(demo("logged"), {"calls": 1}),
     )
@@ -217,6 +218,54 @@ def test_a_request_that_can_never_fit_is_told_so(server: Server, scripted: Upstr
     more = "; this request needs more than the whole limit by itself: send less, or a smaller max_tokens"
     assert (answer.status_code, answer.json()["message"]) == (429, TOKENS.format("tokens-held", "endpoint") + more)
     assert len(scripted.requests) == before
+
+
+LONG = "one two three four five six seven eight nine ten " * 4
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"max_tokens": 12, "n": 3},
+        {"tools": [{"type": "function", "function": {"name": "f", "description": LONG}}]},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": LONG}}},
+        {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": LONG}}]}]},
+    ],
+)
+def test_all_that_is_asked_is_held_before_the_answer(server: Server, scripted: Upstream, body: dict[str, Any]) -> None:
+    before = len(scripted.requests)
+
+    answer = admin(server).post("/serving-endpoints/tokens-held/invocations", {**HELLO, **body})
+
+    assert answer.status_code == 429
+    assert len(scripted.requests) == before
+
+
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": LONG}}
+
+
+SAID = {
+    "call": {"content": None, "tool_calls": [{"index": 0, **CALL}]},
+    "thought": {"content": "", "reasoning_content": LONG},
+}
+
+
+@pytest.mark.parametrize("kind", SAID)
+@pytest.mark.parametrize("way", ["", "-stream"])
+def test_what_a_model_gave_without_a_usage_costs_whatever_form_it_has(
+    server: Server, scripted: Upstream, kind: str, way: str
+) -> None:
+    """A usage that tells of the prompt alone is none."""
+    choice = {"index": 0, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 1}
+    streamed = [event({"choices": [{**choice, "delta": SAID[kind]}]}), event({"choices": [], "usage": usage}), DONE]
+    plain = document({"choices": [{**choice, "message": SAID[kind]}], "usage": usage})
+    scripted.play(stream(*streamed) if way else plain)
+
+    path = f"/serving-endpoints/tokens-{kind}{way}/invocations"
+    answers = [admin(server).post(path, {**HELLO, "stream": bool(way)}) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [200, 429]
 
 
 def test_a_refusal_is_recorded_once_and_counted_by_key_and_unit(server: Server) -> None:

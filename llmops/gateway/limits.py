@@ -1,13 +1,14 @@
 """Rate limits at the door: a request is charged before any model is asked, and corrected when its story has ended.
 
-What it will cost in tokens is not known before: its prompt is counted, `max_tokens` is added where it was sent, and the
-real usage takes the place of both. Counts are this machine's, or of all machines that name one Redis; while that is
-away, by setting, each machine counts for itself, or requests of endpoints with limits are refused.
+What it will cost in tokens is not known before: all a model reads of it is counted, `max_tokens` is added where it was
+sent, once for each answer asked for, and the real usage takes the place of both. Counts are this machine's, or of all
+machines that name one Redis; while that is away, by setting, each machine counts for itself, or requests of endpoints
+with limits are refused.
 """
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from llmops.endpoints.access_tokens import ADMINS
 from llmops.endpoints.caller import Caller
@@ -15,6 +16,8 @@ from llmops.endpoints.secret_store import USERS
 from llmops.errors import LimitExceeded, Unavailable
 from llmops.gateway.meter import Amounts, Held, Meter, Refused
 from llmops.gateway.quota import CALLS, TOKENS, WORDS, Condition, Quota, Who
+from llmops.protocol import completions
+from llmops.protocol.task import Task
 from llmops.protocol.usage import Usage
 from llmops.providers.provider import Call
 from llmops.providers.tokens import Tokenizer
@@ -173,9 +176,16 @@ class Limits:
 
     def _estimate(self, call: Call) -> tuple[int, int]:
         """Tokens of the prompt, and those that may be asked for."""
-        most = call.body.get("max_completion_tokens") or call.body.get("max_tokens")
-        asked = most if isinstance(most, int) and not isinstance(most, bool) and most > 0 else 0
-        return self._tokenizer.estimate(call.task, call.body, "").input_tokens, asked
+        body = call.body
+        most = _count(body.get("max_completion_tokens")) or _count(body.get("max_tokens"))
+        answers = max(1, _count(body.get("n")), _count(body.get("best_of")))
+        prompts = completions.prompts(body) if call.task is Task.COMPLETIONS else 1
+        return self._tokenizer.estimate(call.task, body, {}).input_tokens, most * answers * prompts
+
+
+def _count(value: Any) -> int:
+    """A number of a body that was asked for; 0 where it is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 def _exceeded(endpoint: str, refused: Refused) -> LimitExceeded:

@@ -23,7 +23,7 @@ from llmops.gateway.relay import Cut, Relay
 from llmops.gateway.table import LiveEndpoint, LiveEntity, Table
 from llmops.gateway.traffic import order
 from llmops.interactions.recorder import Asked, Recorder, Recording
-from llmops.protocol import chat, completions, invocation
+from llmops.protocol import chat, invocation
 from llmops.protocol.invocation import Invocation
 from llmops.protocol.task import Task, check, detect
 from llmops.protocol.translation import Translation
@@ -203,9 +203,8 @@ class Gateway:
         return Reply(200, headers(recording, b"text/event-stream"), reply)
 
     def _whole(self, answer: Answer, call: Call, recording: Recording) -> Reply:
-        text = (completions if call.task is Task.COMPLETIONS else chat).answer_text(answer.document)
         reported = Usage.read(answer.document)
-        recording.usage = reported or self._tokenizer.estimate(call.task, call.body, text)
+        recording.usage = reported or self._tokenizer.estimate(call.task, call.body, answer.document)
         body = answer.body
         if recording.translation is not None:
             telling = recording.translation.telling(recording.interaction_id)

@@ -25,10 +25,6 @@ _FOLD: Mapping[Task, Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]] = 
     Task.CHAT: chat.fold,
     Task.COMPLETIONS: completions.fold,
 }
-_TEXT: Mapping[Task, Callable[[Mapping[str, Any]], str]] = {
-    Task.CHAT: chat.answer_text,
-    Task.COMPLETIONS: completions.answer_text,
-}
 
 
 class Cut(UpstreamMalformed):
@@ -197,7 +193,7 @@ class Relay:
         reported = Usage.read(folded or {})
         if reported is not None or task is None or asked is None:
             return reported
-        return self._tokenizer.estimate(task, asked.body, _TEXT[task](folded) if folded else "")
+        return self._tokenizer.estimate(task, asked.body, folded or {})
 
 
 def _chunk(event: bytes) -> dict[str, Any]:

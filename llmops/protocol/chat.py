@@ -1,6 +1,6 @@
 """Chat: the text of a conversation, and a streamed reply joined into the response a plain call would give."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -21,7 +21,8 @@ def prompt_text(body: Mapping[str, Any]) -> str:
 
 def whole_text(body: Mapping[str, Any]) -> str:
     """All a model reads of a request, as text: messages, tool calls, tools and the form of the answer."""
-    calls = [call for message in _list(body.get("messages")) for call in _list(message.get("tool_calls"))]
+    messages = (message for message in _list(body.get("messages")) if isinstance(message, Mapping))
+    calls = [call for message in messages for call in _list(message.get("tool_calls"))]
     forms = [form for form in (calls, body.get("tools"), body.get("response_format")) if form]
     return "\n".join([prompt_text(body), *(orjson.dumps(form).decode() for form in forms)])
 
@@ -40,6 +41,25 @@ def answer_text(response: Mapping[str, Any]) -> str:
         message = choice.get("message") if isinstance(choice, Mapping) else None
         return text(message)
     return ""
+
+
+def written_text(response: Mapping[str, Any]) -> str:
+    """All a model wrote in a response, as text: reasoning, words, refusals and tool calls, of every choice."""
+    choices = (choice for choice in _list(response.get("choices")) if isinstance(choice, Mapping))
+    messages = (message for choice in choices if isinstance(message := choice.get("message"), Mapping))
+    return "\n".join(part for message in messages for part in _written(message))
+
+
+def _written(message: Mapping[str, Any]) -> Iterator[str]:
+    # Some servers give the same reasoning under two names.
+    for words in (message.get("reasoning_content") or message.get("reasoning"), message.get("refusal")):
+        if isinstance(words, str):
+            yield words
+    yield from _texts(message)
+    for call in _list(message.get("tool_calls")):
+        function = call.get("function") if isinstance(call, Mapping) else None
+        told = (function.get("name"), function.get("arguments")) if isinstance(function, Mapping) else ()
+        yield from (part for part in told if isinstance(part, str))
 
 
 def delta_text(chunk: Chunk) -> str:

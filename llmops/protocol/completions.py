@@ -15,6 +15,20 @@ def prompt_text(body: Mapping[str, Any]) -> str:
     return "\n".join(text for text in prompt if isinstance(text, str)) if isinstance(prompt, list) else ""
 
 
+def prompts(body: Mapping[str, Any]) -> int:
+    """How many prompts a request has: a list of texts or of lists of token ids is several."""
+    prompt = body.get("prompt")
+    if not isinstance(prompt, list) or any(isinstance(one, int) for one in prompt):
+        return 1
+    return max(1, len(prompt))
+
+
+def written_text(response: Chunk) -> str:
+    """The text of all choices of a response."""
+    texts = (piece.get("text") for _, piece in delta.pieces([response]))
+    return "\n".join(text for text in texts if isinstance(text, str))
+
+
 def answer_text(response: Chunk) -> str:
     """The text of the first choice of a response or a chunk, the one with index 0; empty where it has none."""
     for index, piece in delta.pieces([response]):

@@ -33,14 +33,16 @@ class Usage:
         """Read the ``usage`` object of an OpenAI-shaped answer or chunk.
 
         Returns:
-            None where there is no usage, or where its counts are not integers >= 0; never guessed. An answer without
-            ``completion_tokens`` (embeddings) has 0 of them.
+            None where there is no usage, or where its counts are not integers >= 0; never guessed. Where an answer has
+            no ``choices`` (embeddings), ``completion_tokens`` may be missing, and are 0.
         """
         usage = answer.get("usage")
         if not isinstance(usage, Mapping):
             return None
         sent = _count(usage, "prompt_tokens")
-        received = 0 if usage.get("completion_tokens") is None else _count(usage, "completion_tokens")
+        received = _count(usage, "completion_tokens")
+        if usage.get("completion_tokens") is None and "choices" not in answer:
+            received = 0
         if sent is None or received is None:
             return None
         return cls(

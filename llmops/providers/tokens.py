@@ -17,9 +17,14 @@ log = logging.getLogger(__name__)
 EXACT_CHARACTERS = 100_000
 
 _PROMPT_TEXT: Mapping[Task, Callable[[Mapping[str, Any]], str]] = {
-    Task.CHAT: chat.prompt_text,
+    Task.CHAT: chat.whole_text,
     Task.COMPLETIONS: completions.prompt_text,
     Task.EMBEDDINGS: embeddings.prompt_text,
+}
+_ANSWER_TEXT: Mapping[Task, Callable[[Mapping[str, Any]], str]] = {
+    Task.CHAT: chat.written_text,
+    Task.COMPLETIONS: completions.written_text,
+    Task.EMBEDDINGS: lambda answer: "",
 }
 
 
@@ -60,11 +65,11 @@ class Tokenizer:
         tokens = self._vocabulary.encode_ordinary(text)
         return text if len(tokens) <= limit else self._vocabulary.decode(tokens[:limit], errors="ignore")
 
-    def estimate(self, task: Task, body: Mapping[str, Any], answer_text: str) -> Usage:
+    def estimate(self, task: Task, body: Mapping[str, Any], answer: Mapping[str, Any]) -> Usage:
         """The usage of an answer whose model reported none.
 
         Args:
-            body: The request, of which only text counts: no image, no tool, no token that marks a message.
-            answer_text: What was answered, or the part of it that was; empty for embeddings.
+            body: The request, of which only text counts: no image, no token that marks a message.
+            answer: What was answered, or the part of it that was; empty where nothing was.
         """
-        return Usage(self.count(_PROMPT_TEXT[task](body)), self.count(answer_text), estimated=True)
+        return Usage(self.count(_PROMPT_TEXT[task](body)), self.count(_ANSWER_TEXT[task](answer)), estimated=True)

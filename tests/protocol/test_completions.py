@@ -54,6 +54,11 @@ def test_the_prompt_is_one_text_or_several() -> None:
     assert completions.prompt_text({"prompt": [[1, 2]]}) == ""
 
 
+@pytest.mark.parametrize(("prompt", "count"), [("a", 1), (["a", "b"], 2), ([1, 2], 1), ([[1], [2], [3]], 3), ([], 1)])
+def test_prompts_are_counted(prompt: Any, count: int) -> None:
+    assert completions.prompts({"prompt": prompt}) == count
+
+
 def test_the_text_of_an_answer_is_that_of_the_first_choice() -> None:
     assert completions.answer_text(chunk(0, "a")) == "a"
     assert completions.answer_text(chunk(1, "a")) == ""

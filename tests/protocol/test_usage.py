@@ -25,6 +25,7 @@ def test_counts_and_their_details_are_read() -> None:
 def test_what_is_not_reported_stays_unknown() -> None:
     assert Usage.read({"usage": {"prompt_tokens": 3, "completion_tokens": 0}}) == Usage(3, 0, None, None)
     assert Usage.read({"usage": {"prompt_tokens": 3, "prompt_tokens_details": None}}) == Usage(3, 0)
+    assert Usage.read({"usage": {"prompt_tokens": 3}, "choices": []}) is None
 
 
 @pytest.mark.parametrize(

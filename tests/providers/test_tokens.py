@@ -98,11 +98,28 @@ def test_a_text_is_cut_between_tokens(tokenizer: Tokenizer) -> None:
 
 def test_an_estimate_counts_the_text_of_the_request_and_of_the_answer(tokenizer: Tokenizer) -> None:
     chat = {"messages": [{"role": "user", "content": "hello world"}]}
+    answer = {"choices": [{"message": {"content": "one two three"}}]}
 
-    assert tokenizer.estimate(Task.CHAT, chat, "one two three") == Usage(2, 3, estimated=True)
-    assert tokenizer.estimate(Task.COMPLETIONS, {"prompt": "hello world"}, "") == Usage(2, 0, estimated=True)
-    assert tokenizer.estimate(Task.EMBEDDINGS, {"input": ["hello", "world"]}, "").input_tokens == 3
-    assert tokenizer.estimate(Task.CHAT, {"messages": "odd"}, "") == Usage(0, 0, estimated=True)
+    assert tokenizer.estimate(Task.CHAT, chat, answer) == Usage(2, 3, estimated=True)
+    assert tokenizer.estimate(Task.COMPLETIONS, {"prompt": "hello world"}, {}) == Usage(2, 0, estimated=True)
+    assert tokenizer.estimate(Task.EMBEDDINGS, {"input": ["hello", "world"]}, {"data": []}).input_tokens == 3
+    assert tokenizer.estimate(Task.CHAT, {"messages": "odd"}, {}) == Usage(0, 0, estimated=True)
+    assert tokenizer.estimate(Task.CHAT, {"messages": [7]}, {"choices": [7, {}]}) == Usage(0, 0, estimated=True)
+
+
+def test_an_estimate_counts_what_is_not_words_too(tokenizer: Tokenizer) -> None:
+    arguments = '{"city": "Bern"}'
+    call = {"id": "c1", "function": {"name": "find", "arguments": arguments}}
+    asked = {"messages": [{"role": "assistant", "tool_calls": [call]}], "tools": [{"function": {"name": "find"}}]}
+    message = {"reasoning_content": "hm hm", "reasoning": "hm hm", "content": "so", "tool_calls": [call]}
+    choices = [{"message": message}, {"message": {"content": [{"type": "text", "text": "or so"}]}}]
+
+    found = tokenizer.estimate(Task.CHAT, asked, {"choices": choices})
+
+    assert found.input_tokens > tokenizer.count(arguments)
+    assert found.output_tokens == tokenizer.count(f"hm hm\nso\nfind\n{arguments}\nor so")
+    two = {"choices": [{"text": "one two"}, {"index": 1, "text": "three"}]}
+    assert tokenizer.estimate(Task.COMPLETIONS, {"prompt": "x"}, two).output_tokens == tokenizer.count("one two\nthree")
 
 
 def test_counting_while_the_vocabulary_loads_is_by_the_rule_or_exact() -> None:
