@@ -52,7 +52,9 @@ class Relay:
         self._telling = translation.telling(recording.interaction_id) if translation is not None else None
         self._ready = b""
         self._chunks: list[Mapping[str, Any]] = []
-        self._finished = False
+        #: Choices by index: of which anything came that was no end, and of which an end came.
+        self._begun: set[int] = set()
+        self._finished: set[int] = set()
         self._usage_sent = False
         self._ended = False
         #: The chunks joined, as chat; None until `_joined`, and where nobody can join them.
@@ -121,8 +123,10 @@ class Relay:
         """One event as a chunk, kept for the record."""
         chunk = _chunk(event)
         self._chunks.append(chunk)
-        if choices := chunk.get("choices"):
-            self._finished = self._finished or any(choice.get("finish_reason") for choice in choices)
+        for choice in chunk.get("choices") or ():
+            index = choice.get("index")
+            found = self._finished if choice.get("finish_reason") else self._begun
+            found.add(index if isinstance(index, int) else 0)
         return chunk
 
     def _kept(self, event: bytes, chunk: Mapping[str, Any]) -> bytes | None:
@@ -138,7 +142,7 @@ class Relay:
         return event if self._keeps_usage else None
 
     def _end(self) -> bytes:
-        if not self._finished:
+        if not self._finished or self._begun - self._finished:
             return self._cut(Cut("the upstream ended its answer in the middle"))
         # Before the record: what still waits is told now, and belongs to the answer.
         ended = self._telling.end(self._counted()) if self._telling is not None else b""

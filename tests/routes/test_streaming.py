@@ -107,6 +107,18 @@ def test_a_stream_that_stalls_ends_in_an_error(server: Server, upstream: Upstrea
     upstream.wait_for(lambda: upstream.open_connections == 0 or upstream.cancelled > 0)
 
 
+def test_a_stream_that_finished_one_of_two_choices_is_cut(server: Server, upstream: Upstream) -> None:
+    begun = [event({"choices": [{"index": index, "delta": {"content": "a"}}]}) for index in (0, 1)]
+    ended = [event({"choices": [{"index": index, "delta": {}, "finish_reason": "stop"}]}) for index in (1, 0)]
+    upstream.play(stream(*begun, ended[0]), stream(*begun, *ended))
+
+    cut, whole = (server.ask("up", stream=True, n=2).text for _ in range(2))
+
+    assert "the upstream ended its answer in the middle" in cut
+    assert "[DONE]" not in cut
+    assert whole.endswith("data: [DONE]\n\n")
+
+
 def test_a_stream_without_done_that_finished_is_whole(server: Server, upstream: Upstream) -> None:
     upstream.play(chat_stream(done=False))
 
