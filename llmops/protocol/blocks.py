@@ -83,6 +83,15 @@ class Step:
     logprobs: tuple[Any, ...] = ()
 
 
+@dataclass(slots=True)
+class _Call:
+    """A tool call while its pieces come: its number and its id as the model gives them, the id empty until then."""
+
+    number: Any
+    block: Block
+    given: str = ""
+
+
 class Cutter:
     """Cuts the first choice of one answer.
 
@@ -101,7 +110,7 @@ class Cutter:
         self._name = name
         self._sealed = sealed
         self._all: list[Block] = []
-        self._calls: list[tuple[Any, Block]] = []
+        self._calls: list[_Call] = []
         self._at = 0
         self._begun = False
         self._told = self._told_logprobs = 0
@@ -185,24 +194,30 @@ class Cutter:
                 (self._last(Kind.REASONING) or self._new(Kind.REASONING)).signature = signature
 
     def _call(self, piece: Chunk) -> None:
-        index, given = piece.get("index"), piece.get("id")
+        index, given = piece.get("index"), str(piece.get("id") or "")
         function = piece.get("function")
         told = function if isinstance(function, Mapping) else {}
-        # As `chat.fold` does: some servers give every parallel call the index 0, or none.
+        # As `chat.fold` does: some servers give every parallel call the index 0, or none; some give the id late.
         found = next(
-            (call for number, call in self._calls[::-1] if number == index and (not given or call.call_id == given)),
+            (call for call in self._calls[::-1] if call.number == index and (not given or call.given in ("", given))),
             None,
         )
         if found is None:
-            found = self._new(Kind.CALL)
-            found.call_id = str(given) if given else f"call_{self._name}_{found.index}"
-            self._calls.append((index, found))
+            block = self._new(Kind.CALL)
+            block.call_id = f"call_{self._name}_{block.index}"
+            found = _Call(index, block)
+            self._calls.append(found)
+        block = found.block
+        if given and not found.given:
+            found.given = given
+            # What was told already keeps its name.
+            block.call_id = given if block.index >= self._at + self._begun else block.call_id
         name, arguments = told.get("name"), told.get("arguments")
-        found.name = found.name or (name if isinstance(name, str) else "")
+        block.name = block.name or (name if isinstance(name, str) else "")
         if arguments is not None and not isinstance(arguments, str):
             arguments = orjson.dumps(arguments).decode()
-        if arguments and found.index >= self._at:
-            found.pieces.append(arguments)
+        if arguments and block.index >= self._at:
+            block.pieces.append(arguments)
 
     def _grow(self, kind: Kind, words: str) -> None:
         (self._last(kind) or self._new(kind)).pieces.append(words)

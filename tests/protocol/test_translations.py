@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from llmops.errors import BadRequest
 from llmops.protocol import chat
-from llmops.protocol.blocks import Cutter
+from llmops.protocol.blocks import Block, Cutter
 from llmops.protocol.messages import Messages
 from llmops.protocol.responses import Responses
 from llmops.protocol.translation import Translation
@@ -117,14 +117,22 @@ def _call(index: Any, name: str | None, text: str, **more: Any) -> dict[str, Any
     return said({"tool_calls": [{"index": index, "function": function, **more}]})
 
 
-def _cut(*chunks: dict[str, Any]) -> list[tuple[str, str, str]]:
+def _blocks(*chunks: dict[str, Any]) -> list[Block]:
     cutter = Cutter(ID)
     for chunk in chunks:
         for _ in cutter.take(chunk):
             pass
     for _ in cutter.end():
         pass
-    return [(block.kind.value, block.name, block.text) for block in cutter.blocks]
+    return cutter.blocks
+
+
+def _cut(*chunks: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return [(block.kind.value, block.name, block.text) for block in _blocks(*chunks)]
+
+
+def _ids(*chunks: dict[str, Any]) -> list[str]:
+    return [block.call_id for block in _blocks(*chunks)]
 
 
 def test_calls_that_share_an_index_are_told_apart_by_their_ids() -> None:
@@ -139,6 +147,22 @@ def test_a_call_without_an_id_gets_one() -> None:
 
     assert [block.call_id for block in cutter.blocks] == [f"call_{ID}_0", f"call_{ID}_1"]
     assert cutter.blocks[0].text == '{"x":1}'
+
+
+def test_an_id_that_comes_late_is_of_the_call_that_had_none() -> None:
+    """As `chat.fold` has it; one that was told before it came keeps the id it was told with."""
+    late = [
+        _call(0, "f", '{"a"'),
+        _call(0, None, ":", id="x"),
+        _call(0, None, "1}", id="x"),
+        _call(0, "g", "{}", id="y"),
+    ]
+    nameless = [said({"tool_calls": [{"index": 0}]}), _call(0, "f", "{}", id="x")]
+
+    assert _cut(*late) == [("call", "f", '{"a":1}'), ("call", "g", "{}")]
+    assert _cut(*nameless) == [("call", "f", "{}")]
+    assert _ids(*late) == [f"call_{ID}_0", "y"]
+    assert _ids(*nameless) == ["x"]
 
 
 def test_text_after_an_unfinished_call_waits_for_it() -> None:
