@@ -3,13 +3,14 @@
 Of the caller's body only the model is replaced; unknown fields survive by construction. Of the answer nothing changes.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
-from llmops.errors import UpstreamMalformed
+from llmops.errors import UpstreamMalformed, UpstreamTimeout
 from llmops.protocol.sse import DONE, Decoder
 from llmops.providers.provider import Answer, Call, Limits
 from llmops.providers.upstream import Body, Upstreams, refusal
@@ -98,7 +99,7 @@ class EventStream:
     def __init__(self, body: Body, limits: Limits, veil: Veil, who: str) -> None:
         self._body = body
         self._decoder = Decoder()
-        self._limit_s = limits.first_byte_s
+        self._limit_s = self._first_event_s = limits.first_byte_s
         self._between_chunks_s = limits.between_chunks_s
         self._veil = veil
         self._who = who
@@ -111,6 +112,7 @@ class EventStream:
         ``[DONE]`` ends the stream whatever comes after it. A stream that just stops is given as it is: whether its
         last chunk was the last one is for the relay to judge, which reads the chunks.
         """
+        silent_until = None
         while not self._ended:
             piece = await self._body.next(self._limit_s)
             self._limit_s = self._between_chunks_s
@@ -120,6 +122,11 @@ class EventStream:
                 events = events[: events.index(DONE)]
             if events:
                 return events
+            # Comments are signs of life; what they keep open may take as long as the first event, and no longer.
+            now = time.monotonic()
+            silent_until = now + self._first_event_s if silent_until is None else silent_until
+            if now >= silent_until:
+                raise UpstreamTimeout(f"{self._who} sent no event within {self._first_event_s:g} s")
         return None
 
     def _decode(self, piece: bytes | None) -> list[bytes]:

@@ -6,6 +6,7 @@ never followed: a redirect would carry a key to a place the endpoint's document 
 """
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 
 from pyqwest import (
@@ -147,13 +148,16 @@ class Body:
             raise failure(err, self._who, limit_s) from None
 
     async def read(self, limit_s: float, most: int = 1 << 16) -> bytes:
-        """The rest of the body, or as much as comes in time and fits; for error bodies, so it never raises."""
+        """The rest of the body, or as much as comes in time and fits; for error bodies, so it never raises.
+
+        Args:
+            limit_s: For all of it.
+        """
         got = b""
-        try:
-            while len(got) < most and (piece := await self.next(limit_s)) is not None:
-                got += piece
-        except UpstreamError:
-            return got
+        with contextlib.suppress(UpstreamError, TimeoutError):
+            async with asyncio.timeout(limit_s):
+                while len(got) < most and (piece := await self.next(limit_s)) is not None:
+                    got += piece
         return got
 
     async def aclose(self) -> None:

@@ -13,7 +13,7 @@ from tests import faults
 from tests.scripts import USAGE, WORDS, chat, chat_stream, event, status, stream
 from tests.server import Server
 from tests.upstream import Upstream
-from tests.wire import End, Gate, Script
+from tests.wire import End, Gap, Gate, Piece, Reply, Script, head
 
 ASKED = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
 
@@ -105,6 +105,32 @@ def test_a_stream_that_stalls_ends_in_an_error(server: Server, upstream: Upstrea
 
     assert orjson.loads(events[-1])["error"]["message"] == "quick did not answer within 0.4 s"
     upstream.wait_for(lambda: upstream.open_connections == 0 or upstream.cancelled > 0)
+
+
+@pytest.mark.parametrize("words", [(), WORDS[:1]])
+def test_signs_of_life_do_not_stand_for_an_answer(server: Server, upstream: Upstream, words: tuple[str, ...]) -> None:
+    """Comments keep a stream open for as long as its first event may take, and no longer."""
+    said = [event({"choices": [{"index": 0, "delta": {"content": word}}]}) for word in words]
+    before = upstream.cancelled
+    pings: list[Piece] = [b": ping\n\n", Gap(0.02)]
+    upstream.play(stream(*said, *pings * 250))
+
+    answer = server.ask("quick", stream=True)
+
+    assert "quick sent no event within 0.4 s" in answer.text
+    assert answer.status_code == (200 if words else 504)
+    upstream.wait_for(lambda: upstream.cancelled == before + 1)
+
+
+def test_an_error_that_trickles_in_is_not_waited_for(server: Server, upstream: Upstream) -> None:
+    trickle = Reply(head(500, {"content-length": "250"}), (b"x", Gap(0.02)) * 250)
+    before = upstream.cancelled
+    upstream.play(lambda request: trickle)
+
+    answer = server.ask("quick", stream=True)
+
+    assert (answer.status_code, "quick answered 500: x" in answer.text) == (500, True)
+    upstream.wait_for(lambda: upstream.cancelled == before + 1)
 
 
 def test_a_stream_that_finished_one_of_two_choices_is_cut(server: Server, upstream: Upstream) -> None:
