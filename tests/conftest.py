@@ -66,6 +66,27 @@ def on_postgres(postgres: str, request: pytest.FixtureRequest) -> Iterator[Mappi
         yield stores(postgres, mlflow_url)
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def either_store(
+    tmp_path: Path, mlflow_template: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Settings:
+    """Settings of a data directory of this test's own, endpoints and runs in SQLite or both in PostgreSQL.
+
+    Commands that are called in this process find the same.
+    """
+    shutil.copy(mlflow_template, tmp_path / "mlflow.db")
+    if request.param == "sqlite":
+        return Settings(data_dir=tmp_path)
+    databases: Mapping[str, str] = request.getfixturevalue("on_postgres")
+    for name, url in databases.items():
+        monkeypatch.setenv(name, url)
+    return Settings(
+        data_dir=tmp_path,
+        database_url=databases["LLMOPS_DATABASE_URL"],
+        mlflow_tracking_uri=databases["MLFLOW_TRACKING_URI"],
+    )
+
+
 class NewServer(Protocol):
     """Makes a server of a test's own; it is ended with the test.
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar
 
 from llmops.errors import Unavailable
-from llmops.interactions.sink import Delivered, Outcome, Refused, Retry, Sink
+from llmops.interactions.sink import Delivered, Later, Outcome, Refused, Retry, Sink
 from llmops.interactions.spool import Leased, Record
 from llmops.interactions.spool_reader import ALONE_FROM_STRIKES, SpoolReader
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 #: After so many tries, about ten minutes, a record is buried, if the sink takes others.
 _MAX_STRIKES = 16
-#: What a record waits that fails alone; doubled each time.
+#: What a record waits that fails alone, or that comes before what it needs; doubled each time.
 _FIRST_WAIT_MS, _MOST_WAIT_MS = 500, 60_000
 
 T = TypeVar("T", bound=Record)
@@ -71,7 +71,9 @@ class Delivery(Generic[T]):
             self._heard = False
             reader.release(batch, err.message, 0, blamed=False)
             raise
-        more = len(batch) == limit or batch[0].tries > 1
+        # Or who waits for no time would ask for what is on its way again and again.
+        moved = any(not isinstance(outcome, Later) for outcome in outcomes)
+        more = moved and (len(batch) == limit or batch[0].tries > 1)
         return Shipment(self._settle(reader, batch, outcomes), more)
 
     def _outcomes(self, batch: Sequence[Leased[T]]) -> list[Outcome]:
@@ -93,13 +95,15 @@ class Delivery(Generic[T]):
         pairs = list(zip(batch, outcomes, strict=True))
         delivered = [leased for leased, outcome in pairs if isinstance(outcome, Delivered)]
         reader.ack(delivered)
-        self._heard = self._heard or any(not isinstance(outcome, Retry) for outcome in outcomes)
+        self._heard = self._heard or any(isinstance(outcome, Delivered | Refused) for outcome in outcomes)
         for leased, outcome in pairs:
             match outcome:
                 case Refused(reason):
                     self._bury(reader, leased, reason)
                 case Retry(reason) if leased.strikes >= _MAX_STRIKES and self._heard:
                     self._bury(reader, leased, f"failed {leased.strikes} times: {reason}")
+                case Later(reason):
+                    reader.release([leased], reason, _now_ms() + _later_ms(leased.tries), blamed=False)
                 case Retry(reason):
                     reader.release([leased], reason, _now_ms() + _wait_ms(leased.strikes))
         reasons = [outcome.reason for outcome in outcomes if isinstance(outcome, Retry)]
@@ -118,6 +122,11 @@ def _wait_ms(strikes: int) -> int:
     """Nothing while it may be another record's fault; one that failed alone waits, or it would be all we try."""
     alone = strikes - ALONE_FROM_STRIKES
     return min(_FIRST_WAIT_MS << (alone - 1), _MOST_WAIT_MS) if alone > 0 else 0
+
+
+def _later_ms(tries: int) -> int:
+    """Doubled with each look, up to the most: a backlog may take hours."""
+    return min(_FIRST_WAIT_MS << min(tries - 1, 16), _MOST_WAIT_MS)
 
 
 def _now_ms() -> int:

@@ -15,16 +15,17 @@ from mlflow.store.tracking.abstract_store import AbstractStore
 from llmops.errors import SpoolError, Unavailable
 from llmops.interactions.feedback import Feedback
 from llmops.interactions.mlflow_schema import check
+from llmops.interactions.mlflow_sink import MlflowSink
 from llmops.interactions.mlflow_store import judge, open_store
-from llmops.interactions.sink import Delivered, Outcome, Refused, Retry
+from llmops.interactions.sink import Delivered, Later, Outcome, Refused
 from llmops.interactions.spool import Leased, spools
-from llmops.interactions.spool_size import measure
+from llmops.interactions.spool_size import oldest_of
 from llmops.settings import Settings
 
 #: The assessment's metadata that tells a redelivery that it is there.
 ID_KEY = "llmops.feedback_id"
 _UNKNOWN_USER = "unknown"
-#: How long feedback waits for a trace that is not in our spools: another machine may have answered.
+#: How long feedback waits for a trace that is not in our spools: another machine may answer, or a stream go on.
 _PATIENCE_MS = 60_000
 
 
@@ -67,16 +68,17 @@ class FeedbackSink:
         reason = f"MLflow has no trace {feedback.trace_id}"
         age_ms = time.time_ns() // 1_000_000 - feedback.created_ms
         if age_ms < _PATIENCE_MS or self._on_its_way(feedback):
-            return Retry(f"{reason} yet")
+            return Later(f"{reason} yet")
         return Refused(f"{reason}: the id is wrong, or that interaction is not recorded or was deleted")
 
     def _on_its_way(self, feedback: Feedback) -> bool:
-        """Whether an interaction waits that was written down before the feedback was given."""
+        """Whether MLflow has still to get an interaction that may be the one: written down no later than soon after."""
         try:
-            oldest = [measure(path).oldest_ms for path in spools(self._settings.spool_dir)]
+            oldest = [oldest_of(path, MlflowSink.name) for path in spools(self._settings.spool_dir)]
         except SpoolError:
             return True
-        return any(one is not None and one <= feedback.created_ms for one in oldest)
+        # A stream names its interaction at its first byte, and is written down at its end.
+        return any(one is not None and one <= feedback.created_ms + _PATIENCE_MS for one in oldest)
 
 
 def _assessment(feedback: Feedback) -> MlflowFeedback:

@@ -20,13 +20,20 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class Later:
+    """Not yet, and for no fault of the record's: what it needs is on its way. It waits, however long, unblamed."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """The sink will never take this record; it becomes a dead letter."""
 
     reason: str
 
 
-Outcome = Delivered | Retry | Refused
+Outcome = Delivered | Retry | Later | Refused
 T = TypeVar("T", bound=Record)
 
 
@@ -60,7 +67,7 @@ class Sink(Protocol[T]):
         """Store records. Idempotent by interaction id: a record delivered twice, or half and then whole, is there once.
 
         Records come in the order they were written. They come in no other order, redelivery of the last batch apart,
-        to a sink that answers no Retry and raises nothing but Unavailable.
+        to a sink that answers no Retry and no Later, and raises nothing but Unavailable.
 
         Args:
             batch: Of one spool file, length >= 1, priced. ``tries`` above 1 marks a redelivery.

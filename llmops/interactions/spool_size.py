@@ -57,6 +57,24 @@ def measure(path: Path) -> SpoolSize:
         )
 
 
+def oldest_of(path: Path, consumer: str) -> int | None:
+    """When the oldest record was written that a sink has still to get, in epoch milliseconds; None where none is.
+
+    Raises:
+        SpoolError: The file cannot be read.
+    """
+    with explained(path), closing(open_to_read(path)) as database:
+        database.execute("BEGIN")
+        row = database.execute("SELECT position FROM consumer WHERE name = ?", (consumer,)).fetchone()
+        first = "SELECT written_ms FROM record WHERE seq > ? ORDER BY seq LIMIT 1"
+        held = "SELECT written_ms FROM lease JOIN record USING (seq) WHERE consumer = ? ORDER BY seq LIMIT 1"
+        found = [
+            *database.execute(first, (row[0] if row else 0,)).fetchall(),
+            *database.execute(held, (consumer,)).fetchall(),
+        ]
+    return min((written_ms for (written_ms,) in found if isinstance(written_ms, int)), default=None)
+
+
 def waiting(database: sqlite3.Connection, consumer: str) -> int:
     """Count what a sink has still to get: what lies behind its position, and what it was given and has not settled."""
     row = database.execute("SELECT position FROM consumer WHERE name = ?", (consumer,)).fetchone()
