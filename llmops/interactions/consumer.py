@@ -64,6 +64,8 @@ class Consumer(Generic[T]):
         self._keeper = sink if isinstance(sink, Keeper) else None
         self._is_open = False
         self._failures = 0
+        #: Whether all that was leased last waits for what is on its way.
+        self._postponed = False
 
     def run(self, stop: threading.Event, drain_s: float, changed: Callable[[], None]) -> None:
         """Ship until ``stop`` is set, finish the batch on its way, and go on for ``drain_s`` while there is more.
@@ -78,16 +80,20 @@ class Consumer(Generic[T]):
                 stop.wait(wait_s)
             # Records are safe where they are: to wait for a sink that is away would only delay the end.
             if not self.away:
-                self.drain(time.monotonic() + drain_s)
+                self.drain(time.monotonic() + drain_s, ending=True)
         finally:
             self.close()
 
-    def drain(self, deadline_s: float) -> None:
-        """Ship until nothing waits, or until ``deadline_s`` on the monotonic clock. No record waits its time."""
+    def drain(self, deadline_s: float, *, ending: bool = False) -> None:
+        """Ship until nothing waits, or until ``deadline_s`` on the monotonic clock. No record waits its time.
+
+        Args:
+            ending: Leave what waits for other records to the next shipper.
+        """
         try:
             while (left_s := deadline_s - time.monotonic()) > 0:
                 wait_s = self.step(patient=False)
-                if wait_s and not self._waiting():
+                if wait_s and ((ending and self._postponed) or not self._waiting()):
                     return
                 time.sleep(min(wait_s, left_s))
         finally:
@@ -146,7 +152,7 @@ class Consumer(Generic[T]):
         Returns:
             Whether there was anything, whether there may be more at once, and what is wrong with a spool, if anything.
         """
-        some, more, trouble = False, False, ""
+        some, more, moved, trouble = False, False, False, ""
         for path in spools(self._route.spool_dir):
             try:
                 reader = self._reader(path)
@@ -158,8 +164,9 @@ class Consumer(Generic[T]):
                 self._give_up(path, err)
             else:
                 if shipped is not None:
-                    some, more = True, more or shipped.more
+                    some, more, moved = True, more or shipped.more, moved or shipped.moved
                     self._count(shipped.arrived)
+        self._postponed = some and not moved
         return some, more, trouble
 
     def _reader(self, path: Path) -> SpoolReader[T]:

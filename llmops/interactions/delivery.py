@@ -28,10 +28,12 @@ class Shipment(NamedTuple):
         arrived: How many records the sink has now.
         more: Whether the next batch should follow at once. A few fresh records are worth a wait: every batch takes the
             lock that the worker needs to append.
+        moved: Whether a record met its fate, or failed; not where all of them wait for what is on its way.
     """
 
     arrived: int
     more: bool
+    moved: bool
 
 
 class Delivery(Generic[T]):
@@ -71,10 +73,10 @@ class Delivery(Generic[T]):
             self._heard = False
             reader.release(batch, err.message, 0, blamed=False)
             raise
-        # Or who waits for no time would ask for what is on its way again and again.
         moved = any(not isinstance(outcome, Later) for outcome in outcomes)
+        # Or who drains would ask again and again for what is on its way.
         more = moved and (len(batch) == limit or batch[0].tries > 1)
-        return Shipment(self._settle(reader, batch, outcomes), more)
+        return Shipment(self._settle(reader, batch, outcomes), more, moved)
 
     def _outcomes(self, batch: Sequence[Leased[T]]) -> list[Outcome]:
         try:

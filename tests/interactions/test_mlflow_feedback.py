@@ -128,7 +128,22 @@ def test_feedback_is_looked_at_less_and_less_often(
         tries.append(strikes(box.path)[0][1])
 
     assert tries[-1] < 10
-    assert consumer.step(patient=False) > 0  # Who drains does not spin.
+
+
+def test_a_shipper_that_ends_leaves_feedback_that_waits_to_the_next(
+    settings: Settings, box: Spool[Feedback], clock: Clock
+) -> None:
+    shipped = plain()
+    delivered(settings, shipped)
+    box.append(about(plain()))
+    box.append(about(shipped))
+    began_s = time.monotonic()
+
+    new_consumer(settings).drain(began_s + 60, ending=True)
+
+    assert time.monotonic() - began_s < 30
+    assert len(assessments(settings, shipped)) == 1
+    assert len(strikes(box.path)) == 1
 
 
 def test_feedback_on_what_is_nowhere_becomes_a_dead_letter_after_a_minute(
