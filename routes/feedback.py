@@ -1,7 +1,7 @@
 """What people think of answers: kept durably here, an assessment on the answer's trace in MLflow soon after."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -31,23 +31,26 @@ class FeedbackBox:
         self._table = table
         self._mask = mask
 
-    async def put(self, body: dict[str, Any], user: str | None, endpoint: str | None) -> dict[str, str]:
+    async def put(self, body: dict[str, Any], user: str | None, endpoints: Sequence[str] | None) -> dict[str, str]:
         """Keep an opinion; durable when this returns.
 
         Args:
-            endpoint: The one that answered; None where the caller does not say.
+            endpoints: Names of those whose answer it may be, at least one; None: any. What another one answered is not
+                judged by it: who delivers it knows whose answer it is.
 
         Raises:
-            EndpointNotFound: There is no such endpoint.
-            BadRequest: The body is wrong, or the endpoint's answers leave no trace to keep an opinion on.
+            EndpointNotFound: There is no endpoint of such a name.
+            BadRequest: The body is wrong, or the endpoints' answers leave no trace to keep an opinion on.
             SpoolError: It cannot be written down.
         """
         feedback = Feedback.read(body, user)
-        live = list(self._table().endpoints.values()) if endpoint is None else [self._table().find(endpoint)]
-        if endpoint is not None and live[0].policy.log == "nothing":
-            raise BadRequest(f"endpoint '{endpoint}' records nothing (llmops.log), so there is no trace for feedback")
-        # Where the endpoint is not named it may be one that masks.
-        if any(one.policy.mask for one in live):
+        table = self._table()
+        if endpoints is not None:
+            feedback = replace(feedback, endpoints=tuple(endpoints))
+            if all(table.find(name).policy.log == "nothing" for name in endpoints):
+                raise BadRequest(f"endpoint '{endpoints[0]}' records nothing (llmops.log): there is no trace to judge")
+        # Also where another endpoint is named: the answer may be of one that masks, and this is written down now.
+        if any(one.policy.mask for one in table.endpoints.values()):
             feedback = self._masked(feedback)
         await asyncio.to_thread(self._spool.append, feedback)
         return {"feedback_id": feedback.feedback_id, "trace_id": feedback.trace_id}
@@ -71,14 +74,14 @@ Of = Annotated[Endpoints, Depends(endpoints)]
 async def give_endpoint_feedback(request: Request, box: Box, of: Of, name: str, body: Object) -> dict[str, str]:
     """Keep an opinion about an answer of this endpoint; see `/serving-endpoints/feedback`."""
     of.refuse_query(name)
-    return await box.put(body, request.scope.get("principal"), name)
+    return await box.put(body, request.scope.get("principal"), [name])
 
 
 @router.post("/serving-endpoints/feedback", summary="Say what an answer is worth")
-async def give_feedback(request: Request, box: Box, body: Object) -> dict[str, str]:
+async def give_feedback(request: Request, box: Box, of: Of, body: Object) -> dict[str, str]:
     """Keep an opinion about an answer; its trace need not have arrived yet.
 
     `interaction_id` is the answer's `x-request-id`; `value` is true, false, a number or a text; `rationale` says why;
-    `name` says what is judged.
+    `name` says what is judged. Answers of endpoints that the caller may not query are not judged.
     """
-    return await box.put(body, request.scope.get("principal"), None)
+    return await box.put(body, request.scope.get("principal"), of.queried())

@@ -22,7 +22,7 @@ from llmops.endpoints.permissions import Level, refuse_new_ways
 from llmops.endpoints.plaintext_keys import PlaintextKeys
 from llmops.endpoints.spec import EndpointSpec
 from llmops.endpoints.store import Store, StoredEndpoint
-from llmops.errors import Conflict, EndpointNotFound, InvalidParameter, NotFound, Stale
+from llmops.errors import Conflict, EndpointNotFound, InvalidParameter, NotFound, PermissionDenied, Stale
 from llmops.gateway.lifecycle import Lifecycle
 from routes.auth import By
 
@@ -90,6 +90,20 @@ class Endpoints:
             self._access.require(self._caller, live.stored, Level.CAN_QUERY)
         elif self._caller is not None and not self._caller.admin:
             raise EndpointNotFound(f"endpoint '{name[:63]}' does not exist")
+
+    def queried(self) -> Sequence[str] | None:
+        """The names of the endpoints that the caller may query; None: of all, also of those that are gone.
+
+        Raises:
+            PermissionDenied: There is none.
+        """
+        if self._caller is None or self._caller.admin:
+            return None
+        live = self._lifecycle.table().endpoints.values()
+        names = [one.stored.name for one in live if self._level(one.stored) >= Level.CAN_QUERY]
+        if not names:
+            raise PermissionDenied(f"User '{self._caller.user}' may query no endpoint; an admin can grant it")
+        return names
 
     def with_id(self, endpoint_id: str, needed: Level) -> StoredEndpoint:
         """The endpoint of an id, with which the caller may do what is needed.

@@ -34,6 +34,7 @@ class Feedback:
         value: A yes or no, a score, or a comment.
         rationale: Why; None where nobody said.
         user: Whose opinion; None where nobody said.
+        endpoints: Whose answer it may be; None: anybody's. Another's is not judged: who gave this may not query that.
     """
 
     feedback_id: str
@@ -43,6 +44,7 @@ class Feedback:
     rationale: str | None
     user: str | None
     created_ms: int
+    endpoints: tuple[str, ...] | None = None
 
     @property
     def trace_id(self) -> str:
@@ -98,8 +100,10 @@ class Feedback:
             ValueError: Not JSON, or a field is missing.
         """
         try:
-            return cls(**orjson.loads(data))
-        except TypeError as err:
+            fields = orjson.loads(data)
+            named = fields.get("endpoints")
+            return cls(**{**fields, "endpoints": None if named is None else tuple(named)})
+        except (TypeError, AttributeError) as err:
             raise ValueError(f"not a feedback record: {err}") from err
 
 

@@ -56,6 +56,9 @@ class FeedbackSink:
         try:
             # Looked up first: whether the trace is there, and on a redelivery whether the assessment is.
             trace = store.get_trace_info(feedback.trace_id)
+            answered = trace.tags.get("endpoint", "")
+            if feedback.endpoints is not None and answered not in feedback.endpoints:
+                return Refused(_stranger(feedback.endpoints, answered))
             if not any((one.metadata or {}).get(ID_KEY) == feedback.feedback_id for one in trace.assessments):
                 store.create_assessment(_assessment(feedback))
         except MlflowException as err:
@@ -79,6 +82,11 @@ class FeedbackSink:
             return True
         # A stream names its interaction at its first byte, and is written down at its end.
         return any(one is not None and one <= feedback.created_ms + _PATIENCE_MS for one in oldest)
+
+
+def _stranger(endpoints: Sequence[str], answered: str) -> str:
+    given = f"for endpoint '{endpoints[0]}'" if len(endpoints) == 1 else "by somebody who may not query that"
+    return f"the interaction is of endpoint '{answered}', and the feedback was given {given}"
 
 
 def _assessment(feedback: Feedback) -> MlflowFeedback:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,5 +42,7 @@ def test_the_trace_and_the_token_s_owner_are_what_counts() -> None:
 )
 def test_what_is_written_down_is_read_back(value: bool | int | float | str) -> None:
     feedback = Feedback.read({"interaction_id": new_id(), "value": value or "x", "rationale": "why"})
+    named = replace(feedback, endpoints=("chat", "other"))
 
     assert Feedback.decode(feedback.encode()) == feedback
+    assert Feedback.decode(named.encode()) == named
