@@ -5,7 +5,7 @@ Source: ../shared/reference/databricks_contract.md 3
 
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_type_hints
 
-from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from llmops.endpoints.document import Document, Url
 from llmops.endpoints.secrets import REFERENCE, parse
@@ -121,11 +121,19 @@ class PalmConfig(ProviderConfig):
     palm_api_key: SecretRef
 
 
+def _small(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+#: In letters of either size, and told in small ones: databricks-sdk knows no others. Meta is our addition.
+BedrockProvider = Annotated[Literal["anthropic", "cohere", "ai21labs", "amazon", "meta"], BeforeValidator(_small)]
+
+
 class AmazonBedrockConfig(ProviderConfig):
     """Amazon Bedrock with access keys."""
 
     aws_region: Region
-    bedrock_provider: str
+    bedrock_provider: BedrockProvider
     aws_access_key_id: SecretRef
     aws_secret_access_key: SecretRef
 

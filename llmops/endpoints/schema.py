@@ -15,6 +15,7 @@ from llmops.endpoints.document import Document
 from llmops.endpoints.external_model import ExternalModel
 from llmops.endpoints.foundation_model import PREFIX
 from llmops.endpoints.problems import model_in
+from llmops.endpoints.served_entity import CONCURRENCY, NOT_EXTERNAL
 from llmops.endpoints.spec import EndpointSpec
 
 SCHEMA_FILE = "endpoint.schema.json"
@@ -57,12 +58,15 @@ def _provider_rules() -> list[dict[str, Any]]:
 
 
 def _entity_rules() -> dict[str, Any]:
-    """A served entity is one of two kinds, and a foundation model names its engine."""
+    """A served entity is one of two kinds, with what goes with its kind, and has one size."""
+    nothing = {"type": "null"}
     foundation = {"entity_name": {"pattern": f"^{re.escape(PREFIX)}"}, "llmops": {"required": ["engine"]}}
     return {
         "oneOf": [{"required": ["external_model"]}, {"required": ["entity_name"]}],
         "if": {"required": ["entity_name"]},
         "then": {"required": ["llmops"], "properties": foundation},
+        "else": {"properties": dict.fromkeys(NOT_EXTERNAL, nothing)},
+        "anyOf": [{"properties": {"workload_size": nothing}}, {"properties": dict.fromkeys(CONCURRENCY, nothing)}],
     }
 
 

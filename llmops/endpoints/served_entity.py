@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import field_validator, model_validator
 
@@ -10,6 +10,22 @@ from llmops.endpoints.document import Document, checked_name
 from llmops.endpoints.external_model import ExternalModel
 from llmops.endpoints.foundation_model import PREFIX, EntityExtras
 from llmops.protocol.task import Task
+
+WorkloadType = Literal[
+    "CPU",
+    "CPU_MEDIUM",
+    "CPU_LARGE",
+    "GPU_SMALL",
+    "GPU_MEDIUM",
+    "GPU_LARGE",
+    "GPU_XLARGE",
+    "GPU_XLARGE_8",
+    "MULTIGPU_MEDIUM",
+]
+#: What an external model has none of.
+NOT_EXTERNAL = ("entity_version", "workload_size", "workload_type", "scale_to_zero_enabled")
+#: What a size of the workload stands for.
+CONCURRENCY = ("min_provisioned_concurrency", "max_provisioned_concurrency")
 
 
 def name_of(given: Mapping[str, Any]) -> Any:
@@ -35,8 +51,8 @@ class ServedEntity(Document):
     entity_name: str | None = None
     entity_version: str | None = None
     external_model: ExternalModel | None = None
-    workload_size: str | None = None
-    workload_type: str | None = None
+    workload_size: Literal["Small", "Medium", "Large"] | None = None
+    workload_type: WorkloadType | None = None
     scale_to_zero_enabled: bool | None = None
     min_provisioned_throughput: int | None = None
     max_provisioned_throughput: int | None = None
@@ -73,8 +89,18 @@ class ServedEntity(Document):
             self._check_foundation()
         return self
 
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        ranges = [key for key in CONCURRENCY if getattr(self, key) is not None]
+        if self.workload_size is not None and ranges:
+            raise ValueError(f"workload_size and {ranges[0]} say the same; keep one")
+        return self
+
     def _check_external(self, model: ExternalModel) -> None:
         extras = self.llmops
+        own = [key for key in NOT_EXTERNAL if getattr(self, key) is not None]
+        if own:
+            raise ValueError(f"{own[0]} is for a model that runs here; an external model has none, remove it")
         named = [key for key in ("engine", "source", "task", "model") if getattr(extras, key) is not None]
         if named:
             raise ValueError(f"llmops.{named[0]} is for foundation models; an external model names it itself")

@@ -63,7 +63,7 @@ _CONFIGS: dict[str, st.SearchStrategy[Document]] = {
     "amazon-bedrock": st.fixed_dictionaries(
         {
             "aws_region": _REGIONS,
-            "bedrock_provider": st.just("anthropic"),
+            "bedrock_provider": st.sampled_from(["anthropic", "Anthropic", "AI21Labs", "meta"]),
             "aws_access_key_id": _REFERENCES,
             "aws_secret_access_key": _REFERENCES,
         }
