@@ -122,6 +122,18 @@ class Gateway:
         Raises:
             LlmopsError: The body cannot be read, or names no chat endpoint the caller may query.
         """
+        try:
+            return self._counted(asked)
+        except LlmopsError:
+            raise
+        except Exception as err:
+            # The outer wall, as of `invoke`.
+            logger.exception("event=count_bug")
+            raise LlmopsError(
+                f"the server failed in a way nobody foresaw ({type(err).__name__}); its log says more"
+            ) from err
+
+    def _counted(self, asked: Asked) -> Reply:
         if asked.problem is not None:
             raise asked.problem
         told = invocation.read(asked.raw)

@@ -80,3 +80,8 @@ def objects(value: Any, where: str) -> list[Fields]:
 def kind_refused(where: str, kind: Any, taken: str) -> BadRequest:
     """The error of an object whose ``type`` chat has no word for."""
     return BadRequest(f"'{where}.type' is {str(kind)[:60]!r}; a chat endpoint takes {taken}")
+
+
+def no_tools() -> BadRequest:
+    """The error of a ``tool_choice`` that cannot be done."""
+    return BadRequest("'tool_choice' asks for a tool, and there are no 'tools': add them, or leave it out")

@@ -19,11 +19,11 @@ from llmops.protocol.parts import Part
 _SAME = frozenset(
     {"model", "stream", "max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "user", "logit_bias"}
     | {"frequency_penalty", "presence_penalty", "repetition_penalty", "reasoning_effort", "response_format"}
-    | {"parallel_tool_calls", "verbosity", "prompt_cache_key", "safety_identifier", "stop"}
+    | {"verbosity", "prompt_cache_key", "safety_identifier", "stop"}
 )
 _TRANSLATED = frozenset(
     {"messages", "system", "stop_sequences", "tools", "tool_choice", "metadata", "thinking", "service_tier"}
-    | {"output_config", "output_format", "cache_control", "stream_options"}
+    | {"output_config", "output_format", "cache_control", "stream_options", "parallel_tool_calls"}
 )
 _REFUSED = {
     "mcp_servers": "an MCP server is asked by the vendor, and a chat endpoint has none",
@@ -200,8 +200,6 @@ def _call(block: Fields, where: str) -> Part:
 def _tools(body: Fields) -> dict[str, Any]:
     told: dict[str, Any] = {}
     tools = [_tool(tool, f"tools[{number}].") for number, tool in enumerate(fields.objects(body.get("tools"), "tools"))]
-    if tools:
-        told["tools"] = tools
     choice = fields.object_(body.get("tool_choice"), "tool_choice")
     if not choice:
         return told
@@ -209,8 +207,15 @@ def _tools(body: Fields) -> dict[str, Any]:
     if kind == "tool":
         named = fields.text(choice, "name", "tool_choice.")
         told["tool_choice"] = {"type": "function", "function": {"name": named}}
-    elif kind in _CHOICES:
+    elif isinstance(kind, str) and kind in _CHOICES:
         told["tool_choice"] = _CHOICES[kind]
+    if not tools:
+        if choice.get("type") in ("any", "tool"):
+            raise fields.no_tools()
+        return {}
+    told: dict[str, Any] = {"tools": tools}
+    if body.get("parallel_tool_calls") is not None:
+        told["parallel_tool_calls"] = body["parallel_tool_calls"]
     else:
         raise fields.kind_refused("tool_choice", kind, "auto, any, tool and none")
     if choice.get("disable_parallel_tool_use") is True:

@@ -78,7 +78,8 @@ class _Talk:
             given = enumerate(fields.objects(content, f"{where}.content"))
             found = [_part(part, f"{where}.content[{number}]") for number, part in given]
         if role != "assistant":
-            self.say(str(role), parts.content(found))
+            # Few servers besides OpenAI's own know a developer, and OpenAI's take a system for one.
+            self.say("system" if role == "developer" else str(role), parts.content(found))
             return
         turn = self._begin()
         if turn["content"] is not None and "tool_calls" not in turn:

@@ -16,11 +16,12 @@ from llmops.protocol.responses_input import messages
 #: Passed on as they are: chat has them under the same name.
 _SAME = frozenset(
     {"model", "stream", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "user", "logit_bias"}
-    | {"frequency_penalty", "presence_penalty", "repetition_penalty", "parallel_tool_calls", "service_tier"}
+    | {"frequency_penalty", "presence_penalty", "repetition_penalty", "service_tier"}
     | {"prompt_cache_key", "prompt_cache_retention", "safety_identifier", "top_logprobs"}
 )
 _TRANSLATED = frozenset(
     {"input", "instructions", "max_output_tokens", "tools", "tool_choice", "text", "reasoning", "include"}
+    | {"parallel_tool_calls"}
 )
 #: Ask nothing of the model: kept with the request, said back in the answer, or about storing what is not stored here.
 _OURS = frozenset({"metadata", "store", "stream_options", "truncation", "prompt_cache_options"})
@@ -75,10 +76,17 @@ def _reasoning(body: Fields) -> dict[str, Any]:
 
 
 def _tools(body: Fields) -> dict[str, Any]:
+    """Tools and what is said of them, which OpenAI refuses where there are none."""
     given = enumerate(fields.objects(body.get("tools"), "tools"))
     tools = [_tool(tool, f"tools[{number}]") for number, tool in given]
-    told = {"tools": tools} if tools else {}
     choice = body.get("tool_choice")
+    if not tools:
+        if choice not in (None, "auto", "none"):
+            raise fields.no_tools()
+        return {}
+    told: dict[str, Any] = {"tools": tools}
+    if body.get("parallel_tool_calls") is not None:
+        told["parallel_tool_calls"] = body["parallel_tool_calls"]
     if choice is None:
         return told
     return {**told, "tool_choice": choice if isinstance(choice, str) else _choice(choice)}

@@ -12,6 +12,7 @@ from llmops.protocol.usage import Usage
 from tests.protocol.transcripts import ID, TOOL_CHUNKS, TOOLS, heard, said
 
 ASKED: dict[str, Any] = {"model": "e", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+TOOL: dict[str, Any] = {"name": "f", "input_schema": {}}
 PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
 
 
@@ -110,6 +111,12 @@ def test_structured_output_effort_and_thinking() -> None:
     assert _chat(output_format=form)["response_format"] == told["response_format"]
     efforts = [_chat(thinking={"type": "enabled", "budget_tokens": n})["reasoning_effort"] for n in (1024, 8000, 32000)]
     assert efforts == ["low", "medium", "high"]
+@pytest.mark.parametrize("kind", ["auto", "none"])
+def test_what_is_said_of_tools_that_are_not_there_is_left_out(kind: str) -> None:
+    """OpenAI refuses a request with either and without tools."""
+    assert _chat(tool_choice={"type": kind, "disable_parallel_tool_use": True}, parallel_tool_calls=False) == ASKED
+
+
     assert "reasoning_effort" not in _chat(thinking={"type": "disabled"})
 
 
@@ -133,7 +140,10 @@ def test_reasoning_goes_back_with_the_signature_of_its_vendor() -> None:
         ({"n": 2}, "'n' is not known"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),
         ({"tools": [{"name": "f", "input_schema": {}, "defer_loading": True}]}, "'tools[0].defer_loading'"),
-        ({"tool_choice": {"type": "odd"}}, "'tool_choice.type' is 'odd'"),
+        ({"tools": [TOOL], "tool_choice": {"type": "odd"}}, "'tool_choice.type' is 'odd'"),
+        ({"tools": [TOOL], "tool_choice": {"type": ["a"]}}, """'tool_choice.type' is "['a']\""""),
+        ({"tool_choice": {"type": "any"}}, "'tool_choice' asks for a tool, and there are no 'tools'"),
+        ({"tools": [], "tool_choice": {"type": "tool", "name": "f"}}, "'tool_choice' asks for a tool"),
         ({"thinking": {"type": "enabled"}}, "'thinking'"),
         ({"stop_sequences": "x"}, "'stop_sequences'"),
         ({"messages": []}, "'messages'"),

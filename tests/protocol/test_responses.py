@@ -12,6 +12,7 @@ from llmops.protocol.usage import Usage
 from tests.protocol.transcripts import ID, TOOL_CHUNKS, TOOLS, heard, said
 
 ASKED: dict[str, Any] = {"model": "e", "input": "hi"}
+TOOL: dict[str, Any] = {"type": "function", "name": "f"}
 HI = {"role": "user", "content": "hi"}
 CALL = {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "f", "arguments": '{"n": 1}'}
 OUTPUT = {"type": "function_call_output", "call_id": "c1", "output": "one"}
@@ -34,7 +35,7 @@ def _answer(message: Any, reason: str = "stop", usage: Usage | None = None, **fi
 
 
 def test_what_chat_has_is_passed_on_and_the_rest_stays_with_the_record() -> None:
-    passed = {"temperature": 0.5, "top_p": 0.9, "stream": True, "user": "u", "parallel_tool_calls": False}
+    passed = {"temperature": 0.5, "top_p": 0.9, "stream": True, "user": "u"}
     ours = {
         "store": True,
         "metadata": {"k": "v"},
@@ -95,6 +96,18 @@ def test_two_turns_of_the_assistant_stay_two() -> None:
     assert [message["content"] for message in told] == ["hi", "a", "b", "hi"]
 
 
+@pytest.mark.parametrize("choice", ["auto", "none", None])
+def test_what_is_said_of_tools_that_are_not_there_is_left_out(choice: str | None) -> None:
+    """OpenAI refuses a request with either and without tools; its own agents send both."""
+    assert _chat(tool_choice=choice, parallel_tool_calls=True, tools=[]) == _chat()
+    assert _chat(tools=[TOOL], parallel_tool_calls=False)["parallel_tool_calls"] is False
+
+
+def test_the_developer_speaks_as_the_system() -> None:
+    """Servers of open models know no other name for it."""
+    assert _talk({"role": "developer", "content": "be brief"}, HI)[0] == {"role": "system", "content": "be brief"}
+
+
 def test_a_call_without_words_has_no_content() -> None:
     assert _talk(HI, CALL, OUTPUT)[1]["content"] is None
 
@@ -120,7 +133,7 @@ def test_tools_structured_output_and_effort() -> None:
     assert _chat(text={"format": {"type": "json_object"}})["response_format"] == {"type": "json_object"}
     allowed = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "f"}]}
     chosen = {"mode": "required", "tools": [{"type": "function", "function": {"name": "f"}}]}
-    assert _chat(tool_choice=allowed)["tool_choice"] == {"type": "allowed_tools", "allowed_tools": chosen}
+    assert _chat(tools=[tool], tool_choice=allowed)["tool_choice"] == {"type": "allowed_tools", "allowed_tools": chosen}
 
 
 @pytest.mark.parametrize(
@@ -133,7 +146,9 @@ def test_tools_structured_output_and_effort() -> None:
         ({"future": 1}, "'future' is not known"),
         ({"tools": [{"type": "web_search"}]}, "'tools[0].type' is 'web_search'"),
         ({"tools": [{"type": "function"}]}, "'tools[0].name'"),
-        ({"tool_choice": {"type": "mcp"}}, "'tool_choice.type' is 'mcp'"),
+        ({"tools": [TOOL], "tool_choice": {"type": "mcp"}}, "'tool_choice.type' is 'mcp'"),
+        ({"tool_choice": "required"}, "'tool_choice' asks for a tool, and there are no 'tools'"),
+        ({"tool_choice": {"type": "function", "name": "f"}}, "'tool_choice' asks for a tool"),
         ({"text": {"format": {"type": "grammar"}}}, "'text.format.type'"),
         ({"include": ["file_search_call.results"]}, "'include' names"),
         ({"input": []}, "'input'"),

@@ -150,3 +150,11 @@ def test_each_message_is_one_run_as_the_client_saw_it(new_server: NewServer) -> 
     assert kept.outputs["content"] == [{"type": "text", "text": "".join(WORDS)}]
     assert kept.attributes["mlflow.message.format"] == "anthropic"
     assert roots[plain.headers["x-mlflow-trace-id"]].outputs == orjson.loads(plain.content)
+
+
+def test_a_body_that_cannot_be_counted_is_a_mistake_of_its_sender(server: Server) -> None:
+    body = {**_asked("demo"), "tools": [{"name": "f", "input_schema": {}}], "tool_choice": {"type": ["a"]}}
+
+    for path in ("/v1/messages/count_tokens", "/v1/messages"):
+        answer = server.post(path, body)
+        assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
