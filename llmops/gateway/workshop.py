@@ -19,7 +19,7 @@ from llmops.providers.provider import Limits, Provider
 from llmops.providers.tokens import Tokenizer
 from llmops.providers.upstream import Upstreams
 from llmops.providers.veil import Veils
-from llmops.providers.vendors import SPOKEN, known, limit_name, target, urls
+from llmops.providers.vendors import BRIDGED, SPOKEN, dialect, known, target, urls
 from llmops.settings import Settings
 
 Built = tuple[Provider, Callable[[], EntityState]]
@@ -93,7 +93,7 @@ class Workshop:
             return Place(to.url, {**to.headers, header: scheme + secret}, veils.over(secret))
 
         references = [to.reference] if to.reference else []
-        provider = OpenAiCompatible(entity.name, entity.model, place, upstreams, limit=limit_name(to.url))
+        provider = OpenAiCompatible(entity.name, entity.model, place, upstreams, dialect=dialect(to.url))
         return provider, lambda: self._keys(references)
 
     def _bridged(self, entity: ServedEntity, model: ExternalModel, *, trusted: bool) -> Built:
@@ -118,7 +118,7 @@ class Workshop:
                 return EntityState(FAILED, child.message or "")
             return self._keys(references.values())
 
-        inner = OpenAiCompatible(entity.name, entity.model, place, self.upstreams)
+        inner = OpenAiCompatible(entity.name, entity.model, place, self.upstreams, dialect=BRIDGED)
         behind = BehindChild(self.children, BRIDGE, inner, state)
         if base is None or not confined:
             return behind, state

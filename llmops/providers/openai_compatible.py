@@ -15,9 +15,10 @@ from llmops.protocol.sse import DONE, Decoder
 from llmops.providers.provider import Answer, Call, Limits
 from llmops.providers.upstream import Body, Upstreams, refusal
 from llmops.providers.veil import Veil
-from llmops.providers.vendors import MAX_TOKENS
+from llmops.providers.vendors import MAX_TOKENS, Dialect
 
 #: A stream is cut there; its chunks are kept until its end, several times as large as their bytes.
+_PLAIN = Dialect()
 MAX_STREAM_BYTES = 16 * 1024 * 1024
 _NOTHING = Veil(())
 
@@ -43,17 +44,17 @@ class OpenAiCompatible:
         model: Put in place of the caller's.
         place: Asked at every call, so that a rotated key or a restarted engine needs no new provider. May raise
             EndpointNotReady or Unavailable.
-        limit: How this server calls ``max_tokens``; for bodies that were translated here.
+        dialect: How this server wants bodies that were translated here.
     """
 
     def __init__(
-        self, who: str, model: str, place: Callable[[], Place], upstreams: Upstreams, *, limit: str = MAX_TOKENS
+        self, who: str, model: str, place: Callable[[], Place], upstreams: Upstreams, *, dialect: Dialect = _PLAIN
     ) -> None:
         self._who = who
         self._model = model
         self._place = place
         self._upstreams = upstreams
-        self._limit = limit
+        self._dialect = dialect
 
     async def answer(self, call: Call) -> Answer:
         """Ask for a whole answer; see `Provider`."""
@@ -85,8 +86,8 @@ class OpenAiCompatible:
 
     def _body(self, call: Call) -> bytes:
         body = {**call.body, "model": self._model}
-        if call.translated and MAX_TOKENS in body:
-            body[self._limit] = body.pop(MAX_TOKENS)
+        if call.translated:
+            _fit(body, self._dialect)
         if call.stream:
             options = body.get("stream_options")
             body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
@@ -144,6 +145,15 @@ class EventStream:
     async def aclose(self) -> None:
         """Let go of the connection."""
         await self._body.aclose()
+
+
+def _fit(body: dict[str, Any], dialect: Dialect) -> None:
+    """Say a body that was translated here in the words its server knows."""
+    if MAX_TOKENS in body:
+        body[dialect.limit] = body.pop(MAX_TOKENS)
+    body["messages"] = [
+        {name: value for name, value in message.items() if name not in dialect.unsaid} for message in body["messages"]
+    ]
 
 
 def _headers(call: Call, place: Place) -> dict[str, str]:

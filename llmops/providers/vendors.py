@@ -6,7 +6,7 @@ endpoint's document, never from a request.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 from llmops.endpoints.external_model import CustomProviderConfig, OpenAiConfig
 from llmops.endpoints.served_entity import ServedEntity
@@ -29,6 +29,11 @@ BASES: Mapping[str, str] = {
 OPENAI_BASE = "https://api.openai.com/v1"
 #: What nearly every server calls the limit of an answer, and what OpenAI does since its models reason.
 MAX_TOKENS, _MAX_COMPLETION_TOKENS = "max_tokens", "max_completion_tokens"
+#: OpenAI's models, whose newer ones refuse the older name; Azure knows the newer one since this version of its API.
+_OPENAI_HOSTS = (".openai.com", ".openai.azure.com", ".cognitiveservices.azure.com")
+_NEWER = "2024-09"
+#: Who answers 400 to reasoning that comes back in a message.
+_NO_REASONING = (*_OPENAI_HOSTS, ".groq.com", ".cerebras.ai", ".mistral.ai", ".databricks.com", ".azuredatabricks.net")
 #: Addresses that this table names, and no document.
 _PUBLIC = tuple(f"{base}/" for base in (*BASES.values(), OPENAI_BASE) if base.startswith("https://"))
 #: External-model providers of the contract that speak OpenAI's wire; the others go over the litellm bridge.
@@ -93,12 +98,33 @@ def _custom(config: CustomProviderConfig, base: str, task: Task) -> Target:
     return Target(url, {})
 
 
-def limit_name(url: str) -> str:
-    """What the server of a URL calls the limit of an answer; OpenAI's newer models refuse the older name.
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a server wants a body that was put into chat here.
+
+    Attributes:
+        limit: What it calls the limit of an answer.
+        unsaid: Fields of a message that it refuses, or that nobody but litellm knows.
+    """
+
+    limit: str = MAX_TOKENS
+    unsaid: frozenset[str] = frozenset({"thinking_blocks"})
+
+
+#: The litellm bridge gives a vendor back what that vendor signed.
+BRIDGED = Dialect(unsaid=frozenset())
+
+
+def dialect(url: str) -> Dialect:
+    """How the server of a URL wants a body that was put into chat here.
 
     Source: https://platform.openai.com/docs/api-reference/chat/create#chat-create-max_completion_tokens
     """
-    return _MAX_COMPLETION_TOKENS if url.startswith(f"{OPENAI_BASE}/") else MAX_TOKENS
+    host, query = urlsplit(url).hostname or "", urlsplit(url).query
+    unsaid = Dialect().unsaid | ({"reasoning_content"} if f".{host}".endswith(_NO_REASONING) else set())
+    version = parse_qs(query).get("api-version", [_NEWER])[0]
+    newer = f".{host}".endswith(_OPENAI_HOSTS) and version >= _NEWER
+    return Dialect(_MAX_COMPLETION_TOKENS if newer else MAX_TOKENS, unsaid)
 
 
 def known(url: str) -> bool:

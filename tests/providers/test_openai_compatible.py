@@ -15,7 +15,7 @@ from llmops.providers.guarded import Guarded
 from llmops.providers.openai_compatible import OpenAiCompatible, Place
 from llmops.providers.provider import AnswerStream, Call, Limits
 from llmops.providers.upstream import MAX_ANSWER_BYTES, Upstreams
-from llmops.providers.vendors import limit_name
+from llmops.providers.vendors import BRIDGED, dialect
 from tests import faults
 from tests.scripts import chat, whole
 from tests.upstream import Upstream
@@ -56,25 +56,54 @@ def _call(body: dict[str, Any] | None = None, *, stream: bool = False, translate
     return Call(Task.CHAT, body or {}, stream, Limits(), {}, translated)
 
 
-def _sent(limit: str, *, translated: bool) -> dict[str, Any]:
-    return _asked(chat(), _call({"max_tokens": 9}, translated=translated), Upstreams(), limit=limit)[0]
+THOUGHT = {"role": "assistant", "content": "a", "reasoning_content": "hm", "thinking_blocks": [{"type": "thinking"}]}
+
+
+def _sent(url: str | None, *, translated: bool) -> dict[str, Any]:
+    """What the server of a URL is sent of one body; None: the litellm bridge."""
+    call, to = _call({"max_tokens": 9, "messages": [THOUGHT]}, translated=translated), BRIDGED
+    return _asked(chat(), call, Upstreams(), dialect=dialect(url) if url is not None else to)[0]
+
+
+AZURE = "https://corp.openai.azure.com/openai/deployments/d/chat/completions?api-version="
 
 
 @pytest.mark.parametrize(
-    ("limit", "translated", "sent"),
+    ("url", "named"),
     [
-        ("max_completion_tokens", True, "max_completion_tokens"),
-        ("max_completion_tokens", False, "max_tokens"),
-        ("max_tokens", True, "max_tokens"),
+        ("https://api.openai.com/v1/chat/completions", "max_completion_tokens"),
+        ("https://eu.api.openai.com/v1/chat/completions", "max_completion_tokens"),
+        (f"{AZURE}2024-10-21", "max_completion_tokens"),
+        (f"{AZURE}2023-05-15", "max_tokens"),
+        ("https://corp.cognitiveservices.azure.com/openai/v1/chat/completions", "max_completion_tokens"),
+        ("https://notopenai.com/v1/chat/completions", "max_tokens"),
+        ("https://api.mistral.ai/v1/chat/completions", "max_tokens"),
+        ("http://127.0.0.1:8000/v1/chat/completions", "max_tokens"),
     ],
 )
-def test_a_translated_limit_has_the_servers_own_name(limit: str, translated: bool, sent: str) -> None:
-    assert _sent(limit, translated=translated) == {"model": "m", sent: 9}
+def test_a_translated_limit_has_the_servers_own_name(url: str, named: str) -> None:
+    assert _sent(url, translated=True)[named] == 9
+    assert _sent(url, translated=False)["max_tokens"] == 9
 
 
-def test_only_openai_itself_is_told_the_newer_name() -> None:
-    assert limit_name("https://api.openai.com/v1/chat/completions") == "max_completion_tokens"
-    assert limit_name("https://api.mistral.ai/v1/chat/completions") == "max_tokens"
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("https://api.groq.com/openai/v1/chat/completions", set()),
+        ("https://api.cerebras.ai/v1/chat/completions", set()),
+        ("https://api.openai.com/v1/chat/completions", set()),
+        ("http://127.0.0.1:8000/v1/chat/completions", {"reasoning_content"}),
+        (None, {"reasoning_content", "thinking_blocks"}),
+    ],
+)
+def test_reasoning_goes_back_to_who_takes_it(url: str | None, kept: set[str]) -> None:
+    (message,) = _sent(url, translated=True)["messages"]
+
+    assert message.keys() - {"role", "content"} == kept
+
+
+def test_a_body_that_came_in_chat_is_left_as_it_is() -> None:
+    assert _sent("https://api.openai.com/v1/chat/completions", translated=False)["messages"] == [THOUGHT]
 
 
 def _peak_bytes() -> int:
