@@ -264,9 +264,8 @@ class Gateway:
 
 def _translated(told: Invocation, translation: Translation, recording: Recording) -> Invocation:
     """What the model is asked, in place of what the caller's own wire says."""
-    user = told.user or translation.chat.get("user")
     recording.translation = translation
-    recording.invocation = replace(told, body=translation.chat, user=user if isinstance(user, str) else None)
+    recording.invocation = replace(told, body=translation.chat, user=told.user or translation.user or None)
     return recording.invocation
 
 

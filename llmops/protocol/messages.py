@@ -34,6 +34,7 @@ class Messages:
 
     def __init__(self, body: Mapping[str, Any]) -> None:
         self.chat = messages_request.chat(body)
+        self.user = messages_request.user(body)
         self._model = str(body.get("model") or "")
         stops = self.chat.get("stop")
         self._stops: Sequence[str] = stops if isinstance(stops, list) else ()

@@ -6,6 +6,7 @@ caching, which change nothing, are left out.
 Source: https://platform.claude.com/docs/en/api/messages
 """
 
+from hashlib import sha256
 from typing import Any
 
 import orjson
@@ -33,6 +34,7 @@ _REFUSED = {
 _TOOL = frozenset({"type", "name", "description", "input_schema", "strict", "cache_control", "eager_input_streaming"})
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _EFFORTS = {"max": "xhigh"}
+_LONGEST_USER = 64
 #: Thinking tokens from which on an effort is meant.
 _BUDGETS = ((16_384, "high"), (4096, "medium"), (0, "low"))
 
@@ -52,13 +54,19 @@ def chat(body: Fields) -> dict[str, Any]:
         raise BadRequest("'stop_sequences' must be a list of strings")
     if stops:
         asked["stop"] = stops
-    user = fields.object_(body.get("metadata"), "metadata").get("user_id")
-    if isinstance(user, str) and user:
-        asked["user"] = user
+    if named := user(body):
+        # OpenAI takes 64 characters, and Anthropic's own agent sends more.
+        asked["user"] = named if len(named) <= _LONGEST_USER else sha256(named.encode("utf-8", "replace")).hexdigest()
     if body.get("service_tier") == "standard_only":
         asked["service_tier"] = "default"
     asked |= _output(body) | _thinking(body)
     return asked | _tools(body)
+
+
+def user(body: Fields) -> str:
+    """Who asks, as the caller wrote it; empty where nobody is named."""
+    named = fields.object_(body.get("metadata"), "metadata").get("user_id") or body.get("user")
+    return named if isinstance(named, str) else ""
 
 
 def _system(given: Any) -> list[Part]:
@@ -198,9 +206,16 @@ def _call(block: Fields, where: str) -> Part:
 
 
 def _tools(body: Fields) -> dict[str, Any]:
-    told: dict[str, Any] = {}
+    """Tools and what is said of them, which OpenAI refuses where there are none."""
     tools = [_tool(tool, f"tools[{number}].") for number, tool in enumerate(fields.objects(body.get("tools"), "tools"))]
     choice = fields.object_(body.get("tool_choice"), "tool_choice")
+    if not tools:
+        if choice.get("type") in ("any", "tool"):
+            raise fields.no_tools()
+        return {}
+    told: dict[str, Any] = {"tools": tools}
+    if body.get("parallel_tool_calls") is not None:
+        told["parallel_tool_calls"] = body["parallel_tool_calls"]
     if not choice:
         return told
     kind = choice.get("type")
@@ -209,13 +224,6 @@ def _tools(body: Fields) -> dict[str, Any]:
         told["tool_choice"] = {"type": "function", "function": {"name": named}}
     elif isinstance(kind, str) and kind in _CHOICES:
         told["tool_choice"] = _CHOICES[kind]
-    if not tools:
-        if choice.get("type") in ("any", "tool"):
-            raise fields.no_tools()
-        return {}
-    told: dict[str, Any] = {"tools": tools}
-    if body.get("parallel_tool_calls") is not None:
-        told["parallel_tool_calls"] = body["parallel_tool_calls"]
     else:
         raise fields.kind_refused("tool_choice", kind, "auto, any, tool and none")
     if choice.get("disable_parallel_tool_use") is True:

@@ -43,6 +43,7 @@ class Responses:
 
     def __init__(self, body: Mapping[str, Any]) -> None:
         self.chat = responses_request.chat(body)
+        self.user = ""  # Named as in chat.
         self._body = body
 
     def telling(self, interaction_id: str) -> "ResponsesTelling":

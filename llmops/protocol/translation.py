@@ -43,10 +43,14 @@ class Translation(Protocol):
 
     Attributes:
         chat: What the model is asked.
+        user: Who asks, where the wire has words of its own for it; else empty.
     """
 
     @property
     def chat(self) -> Mapping[str, Any]: ...
+
+    @property
+    def user(self) -> str: ...
 
     def telling(self, interaction_id: str) -> Telling:
         """Begin the answer, whose ids are made of the interaction's."""

@@ -45,6 +45,16 @@ def test_system_stop_user_and_tier_get_their_names_in_chat() -> None:
     assert (told["stop"], told["user"], told["service_tier"]) == (["END"], "u-1", "default")
 
 
+def test_a_name_too_long_for_a_vendor_is_told_as_its_digest() -> None:
+    """Anthropic's own agent sends 150 characters; the record keeps them."""
+    asked = Messages({**ASKED, "metadata": {"user_id": "u" * 65}})
+
+    assert (len(asked.chat["user"]), asked.user) == (64, "u" * 65)
+    assert asked.chat["user"] == Messages({**ASKED, "metadata": {"user_id": "u" * 65}}).chat["user"]
+    assert _chat(metadata={"user_id": "u" * 64})["user"] == "u" * 64
+    assert set(_chat(metadata={"user_id": "\ud800" * 65})["user"]) <= set("0123456789abcdef")
+
+
 def test_several_system_texts_stay_apart() -> None:
     told = _chat(system=[{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])
 
@@ -101,6 +111,12 @@ def test_tools_and_their_choice() -> None:
     assert {kind: _chat(tools=[tool], tool_choice={"type": kind})["tool_choice"] for kind in wanted} == wanted
 
 
+@pytest.mark.parametrize("kind", ["auto", "none"])
+def test_what_is_said_of_tools_that_are_not_there_is_left_out(kind: str) -> None:
+    """OpenAI refuses a request with either and without tools."""
+    assert _chat(tool_choice={"type": kind, "disable_parallel_tool_use": True}, parallel_tool_calls=False) == ASKED
+
+
 def test_structured_output_effort_and_thinking() -> None:
     form = {"type": "json_schema", "schema": {"type": "object"}}
 
@@ -111,12 +127,6 @@ def test_structured_output_effort_and_thinking() -> None:
     assert _chat(output_format=form)["response_format"] == told["response_format"]
     efforts = [_chat(thinking={"type": "enabled", "budget_tokens": n})["reasoning_effort"] for n in (1024, 8000, 32000)]
     assert efforts == ["low", "medium", "high"]
-@pytest.mark.parametrize("kind", ["auto", "none"])
-def test_what_is_said_of_tools_that_are_not_there_is_left_out(kind: str) -> None:
-    """OpenAI refuses a request with either and without tools."""
-    assert _chat(tool_choice={"type": kind, "disable_parallel_tool_use": True}, parallel_tool_calls=False) == ASKED
-
-
     assert "reasoning_effort" not in _chat(thinking={"type": "disabled"})
 
 
