@@ -76,7 +76,8 @@ class ResponsesTelling:
     def end(self, usage: Usage | None) -> bytes:
         """The events of the end, with the whole response."""
         begun = self._begin()
-        rest = b"".join(self._steps(self._cutter.end()))
+        # All of them before any is told: which block is the last is known then.
+        rest = b"".join(self._steps(iter(list(self._cutter.end()))))
         whole = self.document(usage)
         return begun + rest + self._event(f"response.{whole['status']}", {"response": whole})
 

@@ -202,6 +202,19 @@ def test_an_answer_that_was_cut_short_is_incomplete(reason: str, why: str) -> No
     assert told["output"][0]["status"] == "incomplete"
 
 
+def test_only_the_last_item_of_an_answer_that_was_cut_short_is_incomplete() -> None:
+    """Also where it waited behind a call whose arguments never ended."""
+    telling = Responses(ASKED).telling(ID)
+    call = {"index": 0, "id": "c1", "function": {"name": "f", "arguments": '{"a"'}}
+    told = telling.take(said({"tool_calls": [call]})) + telling.take(said({"content": "so"}, "length"))
+
+    events = heard(told + telling.end(None))
+
+    done = [event["item"] for name, event in events if name == "response.output_item.done"]
+    assert [item["status"] for item in done] == ["completed", "incomplete"]
+    assert done == events[-1][1]["response"]["output"]
+
+
 def test_a_refusal_and_logprobs_have_their_own_words() -> None:
     telling = Responses(ASKED).telling(ID)
     logprob = {"token": "so", "logprob": -0.5, "bytes": [115, 111], "top_logprobs": []}
