@@ -100,11 +100,13 @@ class Quota:
         whole = self._limits.get((unit, "endpoint", None))
         if whole is not None:
             yield self._condition(unit, "endpoint", {"": whole})
-        own = [key for key in ("user", "service_principal") if who.user and (unit, key, who.user) in self._limits]
-        for key in own:
-            yield self._condition(unit, key, {who.user: self._limits[unit, key, who.user]})
+        limits = {key: self._limits.get((unit, key, who.user)) for key in ("user", "service_principal") if who.user}
+        own = {key: most for key, most in limits.items() if most is not None}
         if own:
-            return  # A limit of one's own replaces the default, and that of the groups.
+            # One count, so one condition; it replaces the default, and that of the groups.
+            key = min(own, key=own.__getitem__)
+            yield self._condition(unit, key, {who.user: own[key]})
+            return
         kinds = ("service_principal", "user") if _is_application(who.user) else ("user",)
         default = next((key for key in kinds if (unit, key, None) in self._limits), None)
         if default is not None:

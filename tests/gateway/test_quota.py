@@ -72,6 +72,12 @@ def test_of_two_limits_for_the_same_the_stricter_holds() -> None:
     assert asked([limit("endpoint", calls=9), limit("endpoint", calls=4)], "ann") == [("endpoint", "calls", (4,))]
 
 
+def test_one_principal_named_in_two_ways_is_counted_once() -> None:
+    twice = [limit("user", APPLICATION, calls=9), limit("service_principal", APPLICATION, calls=4)]
+
+    assert asked(twice, APPLICATION) == [("service_principal", "calls", (4,))]
+
+
 def test_a_count_is_the_same_whatever_limit_looks_at_it() -> None:
     """A user who gets a limit of their own does not begin anew."""
     default, own = Quota.of("chat", [limit("user", calls=2)]), Quota.of("chat", [limit("user", "ann", calls=7)])
