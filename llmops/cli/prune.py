@@ -47,7 +47,7 @@ def prune(
 ) -> None:
     """Delete interactions that are older than their endpoint's `llmops: {retention_days: N}`.
 
-    With --older-than also those of endpoints without it, and of endpoints that are gone.
+    Of an endpoint that is gone, what it said last holds. With --older-than also those of endpoints without it.
     """
     settings = server_settings(data_dir=data_dir)
     limits = Limits() if older_than else kept(settings, endpoint)
@@ -57,11 +57,11 @@ def prune(
     deletion = open_deletion(settings)
     if older_than:
         limits = prune_limits(settings, older_than, deletion.experiments(), endpoint)
-    old = count(deletion, limits)
+    old = count(settings, deletion, limits)
     if dry_run:
-        _print(Pruned(old), deletion, settings, as_json, dry_run=True)
+        _print(old, deletion, settings, as_json, dry_run=True)
         return
-    with _shown(sum(one.interactions for one in old.values())) as told:
+    with _shown(sum(one.interactions for one in old.endpoints.values())) as told:
         pruned = prune_old(settings, deletion, limits, progress=told)
     if vacuum:
         _vacuum(settings)
@@ -80,7 +80,7 @@ def _shown(total: int) -> Iterator[Told]:
 
 def _print_nothing(endpoint: str | None, as_json: bool) -> None:
     if as_json:
-        _print_json({"deleted": False, "endpoints": {}, "tables": {}})
+        _print_json({"deleted": False, "endpoints": {}, "tables": {}, "dead_letters": 0})
         return
     who = f"endpoint '{endpoint}'" if endpoint else "any endpoint"
     click.echo(f"nothing is deleted: retention_days is not set for {who}; --older-than 30d gives an age here")
@@ -91,7 +91,7 @@ def _print(pruned: Pruned, deletion: Deletion, settings: Settings, as_json: bool
     tables = {name: rows for name, rows in sorted(pruned.rows.items()) if rows}
     if as_json:
         found = {name: {"interactions": one.interactions, "sessions": one.sessions} for name, one in endpoints.items()}
-        _print_json({"deleted": not dry_run, "endpoints": found, "tables": tables})
+        _print_json({"deleted": not dry_run, "endpoints": found, "tables": tables, "dead_letters": pruned.dead})
         return
     done = "would be deleted" if dry_run else "deleted"
     for name, one in endpoints.items():
@@ -99,7 +99,9 @@ def _print(pruned: Pruned, deletion: Deletion, settings: Settings, as_json: bool
         click.echo(f"{name}: {one.interactions} interactions{sessions} {done}")
     for name, rows in tables.items():
         click.echo(f"{name}: {rows} table rows {done}")
-    if not endpoints and not tables:
+    if pruned.dead:
+        click.echo(f"{pruned.dead} dead letters {done}")
+    if not endpoints and not tables and not pruned.dead:
         click.echo("nothing is too old")
     if dry_run:
         click.echo("rows of inference tables are not counted", err=True)

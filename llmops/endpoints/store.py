@@ -20,7 +20,7 @@ from typing import Any
 
 import orjson
 
-from llmops.endpoints import history, serving
+from llmops.endpoints import former, history, serving
 from llmops.endpoints.files import EndpointFile
 from llmops.endpoints.spec import EndpointSpec
 from llmops.endpoints.store_replica import Replica, Shared, transaction
@@ -120,7 +120,7 @@ class Store:
         self._lock = threading.Lock()
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")  # An endpoint that was acked survives a power loss.
-        self._db.executescript(_SCHEMA + _REPLICA_SCHEMA + history.TABLES + serving.TABLE)
+        self._db.executescript(_SCHEMA + _REPLICA_SCHEMA + history.TABLES + serving.TABLE + former.TABLE)
         self._replica = Replica(shared, self._db, self._lock) if shared else None
         self._seen = -1
 
@@ -184,6 +184,10 @@ class Store:
         if self._replica is not None and endpoint.source is None:
             return history.versions(self._replica.read(history.OF, (endpoint.id,)))
         return history.versions(self._reading.execute(history.OF, (endpoint.id,)).fetchall())
+
+    def former(self) -> list[former.Former]:
+        """What endpoints were before they were deleted or changed their tables, the latest last."""
+        return former.former(self._reading.execute(former.ALL).fetchall())
 
     def create(self, spec: EndpointSpec, creator: str | None) -> StoredEndpoint:
         """Keep a new endpoint.

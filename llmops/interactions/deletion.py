@@ -50,12 +50,15 @@ class Deletion(Protocol):
         """The ids of our experiments by endpoint; ``_rejected`` and those of endpoints that are gone among them."""
         ...
 
-    def count_before(self, experiment_id: str, before_ms: int) -> Removed:
+    def count_before(self, experiment_id: str, before_ms: int, endpoint: str | None = None) -> Removed:
         """Count what `before` would delete; sessions are not counted."""
         ...
 
-    def before(self, experiment_id: str, before_ms: int) -> Iterator[Removed]:
+    def before(self, experiment_id: str, before_ms: int, endpoint: str | None = None) -> Iterator[Removed]:
         """Delete the interactions of an experiment received before an epoch millisecond, oldest first.
+
+        Args:
+            endpoint: Only calls of this name, where several share the experiment.
 
         Runs and traces that are no interaction of ours stay. Runs of sessions that began before and have no interaction
         left go too.

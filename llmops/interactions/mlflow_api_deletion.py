@@ -35,15 +35,15 @@ class ApiDeletion:
         """Find; see `Deletion.experiments`."""
         return endpoint_experiments(self._store)
 
-    def count_before(self, experiment_id: str, before_ms: int) -> Removed:
+    def count_before(self, experiment_id: str, before_ms: int, endpoint: str | None = None) -> Removed:
         """Count; see `Deletion.count_before`."""
-        runs = sum(len(page) for page in self._runs([experiment_id], _runs_before(before_ms)))
-        traces = sum(len(page) for page in self._traces([experiment_id], _traces_before(before_ms)))
+        runs = sum(len(page) for page in self._runs([experiment_id], _runs_before(before_ms, endpoint)))
+        traces = sum(len(page) for page in self._traces([experiment_id], _traces_before(before_ms, endpoint)))
         return Removed(runs=runs, traces=traces)
 
-    def before(self, experiment_id: str, before_ms: int) -> Iterator[Removed]:
+    def before(self, experiment_id: str, before_ms: int, endpoint: str | None = None) -> Iterator[Removed]:
         """Delete; see `Deletion.before`."""
-        yield from self._delete([experiment_id], _runs_before(before_ms), _traces_before(before_ms))
+        yield from self._delete([experiment_id], _runs_before(before_ms, endpoint), _traces_before(before_ms, endpoint))
         query = f"tags.`{SESSION_TAG}` LIKE '%' AND attributes.start_time < {before_ms}"
         yield from self._delete_childless([experiment_id], query)
 
@@ -143,12 +143,14 @@ def _by(page: Sequence[TraceInfo], user: str) -> list[tuple[str, str]]:
     ]
 
 
-def _runs_before(before_ms: int) -> str:
-    return f"{_IS_OURS} AND attributes.start_time < {before_ms}"
+def _runs_before(before_ms: int, endpoint: str | None) -> str:
+    named = "" if endpoint is None else f" AND params.endpoint = {_quoted(endpoint)}"
+    return f"{_IS_OURS} AND attributes.start_time < {before_ms}{named}"
 
 
-def _traces_before(before_ms: int) -> str:
-    return f"{_IS_OURS} AND attributes.timestamp_ms < {before_ms}"
+def _traces_before(before_ms: int, endpoint: str | None) -> str:
+    named = "" if endpoint is None else f" AND tags.endpoint = {_quoted(endpoint)}"
+    return f"{_IS_OURS} AND attributes.timestamp_ms < {before_ms}{named}"
 
 
 def _runs_of(user: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from mlflow.store.tracking.dbmodels.models import (
     SqlAssessments,
     SqlEvaluationDatasetRecord,
+    SqlParam,
     SqlRun,
     SqlTag,
     SqlTraceInfo,
@@ -63,23 +64,23 @@ class SqlDeletion:
         """Find; see `Deletion.experiments`."""
         return endpoint_experiments(self._store)
 
-    def count_before(self, experiment_id: str, before_ms: int) -> Removed:
+    def count_before(self, experiment_id: str, before_ms: int, endpoint: str | None = None) -> Removed:
         """Count; see `Deletion.count_before`."""
         with self._transaction() as session:
-            runs = _counted(session, _runs_before(int(experiment_id), before_ms))
-            traces = _counted(session, _traces_before(int(experiment_id), before_ms))
+            runs = _counted(session, _runs_before(int(experiment_id), before_ms, endpoint))
+            traces = _counted(session, _traces_before(int(experiment_id), before_ms, endpoint))
         return Removed(runs=runs, traces=traces)
 
-    def before(self, experiment_id: str, before_ms: int) -> Iterator[Removed]:
+    def before(self, experiment_id: str, before_ms: int, endpoint: str | None = None) -> Iterator[Removed]:
         """Delete; see `Deletion.before`."""
         number = int(experiment_id)
 
         def traces(session: Session, _: str) -> _Chosen:
-            chosen = session.execute(_traces_before(number, before_ms).order_by(SqlTraceInfo.timestamp_ms).limit(CHUNK))
-            return _pairs((run_id, trace_id) for trace_id, run_id in chosen)
+            old = _traces_before(number, before_ms, endpoint).order_by(SqlTraceInfo.timestamp_ms)
+            return _pairs((run_id, trace_id) for trace_id, run_id in session.execute(old.limit(CHUNK)))
 
         def runs(session: Session, _: str) -> _Chosen:
-            chosen = session.execute(_runs_before(number, before_ms).limit(CHUNK))
+            chosen = session.execute(_runs_before(number, before_ms, endpoint).limit(CHUNK))
             return _pairs((run_id, f"tr-{interaction_id}") for run_id, interaction_id in chosen)
 
         def sessions(session: Session, _: str) -> _Chosen:
@@ -196,24 +197,33 @@ def _tagged(model: Any, key: str) -> Any:
     return and_(model.run_uuid == SqlRun.run_uuid, model.key == key)
 
 
-def _traces_before(experiment_id: int, before_ms: int) -> Select[Any]:
+def _traces_before(experiment_id: int, before_ms: int, endpoint: str | None) -> Select[Any]:
     """Ids of traces that are interactions, each with the id of its run."""
     run = aliased(SqlTraceMetadata)
-    return (
+    found = (
         select(SqlTraceInfo.request_id, run.value)
         .join(SqlTraceTag, and_(SqlTraceTag.request_id == SqlTraceInfo.request_id, SqlTraceTag.key == ID_TAG))
         .outerjoin(run, and_(run.request_id == SqlTraceInfo.request_id, run.key == TraceMetadataKey.SOURCE_RUN))
         .where(SqlTraceInfo.experiment_id == experiment_id, SqlTraceInfo.timestamp_ms < before_ms)
     )
+    if endpoint is None:
+        return found
+    called = aliased(SqlTraceTag)
+    named = and_(called.request_id == SqlTraceInfo.request_id, called.key == "endpoint", called.value == endpoint)
+    return found.join(called, named)
 
 
-def _runs_before(experiment_id: int, before_ms: int) -> Select[Any]:
+def _runs_before(experiment_id: int, before_ms: int, endpoint: str | None) -> Select[Any]:
     """Ids of runs that are interactions, each with the id of its interaction."""
-    return (
+    found = (
         select(SqlRun.run_uuid, SqlTag.value)
         .join(SqlTag, _tagged(SqlTag, ID_TAG))
         .where(SqlRun.experiment_id == experiment_id, SqlRun.start_time < before_ms)
     )
+    if endpoint is None:
+        return found
+    named = and_(SqlParam.run_uuid == SqlRun.run_uuid, SqlParam.key == "endpoint", SqlParam.value == endpoint)
+    return found.join(SqlParam, named)
 
 
 def _childless(experiment_id: int, before_ms: int) -> Any:

@@ -8,17 +8,19 @@ import importlib
 import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
+from llmops.endpoints.former import Former
 from llmops.endpoints.store import Store, StoredEndpoint
 from llmops.errors import LlmopsError, NotFound
 from llmops.interactions.deletion import Deletion, Removed
 from llmops.interactions.mlflow_deletion import open_deletion
-from llmops.interactions.table_place import ENDPOINT_USAGE, readable
+from llmops.interactions.mlflow_entities import REJECTED
+from llmops.interactions.spool_deletion import dead_before
+from llmops.interactions.table_place import ENDPOINT_USAGE, has_workspace, readable
 from llmops.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -63,10 +65,20 @@ class Limits:
 
     Attributes:
         before_ms: By endpoint: interactions received before this epoch millisecond.
+        nobodys_ms: The same for dead letters that name no endpoint; None keeps them.
+        all_ms: The same for all dead letters; None where each endpoint has its own limit.
     """
 
     before_ms: Mapping[str, int] = field(default_factory=dict)
     tables: Sequence[TableLimit] = ()
+    nobodys_ms: int | None = None
+    all_ms: int | None = None
+
+    def dead_before_ms(self, endpoint: str | None) -> int | None:
+        """Before when a dead letter of an endpoint is too old; None where it is kept."""
+        if self.all_ms is not None:
+            return self.all_ms
+        return self.nobodys_ms if endpoint is None else self.before_ms.get(endpoint)
 
 
 @dataclass(slots=True)
@@ -74,26 +86,31 @@ class Pruned:
     """What was deleted.
 
     Attributes:
-        endpoints: From MLflow, by endpoint.
+        endpoints: From MLflow, by endpoint; calls that reached it and could not be read among them.
+        dead: Dead letters.
         rows: Of inference tables, by table.
         finished: False where the time was not enough; what is left is deleted by the next prune.
     """
 
     endpoints: dict[str, Removed] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
+    dead: int = 0
     finished: bool = True
 
 
 def kept(settings: Settings, endpoint: str | None = None) -> Limits:
-    """What is too old at this moment by what endpoints say, of one or of all."""
+    """What is too old at this moment by what endpoints say, of one or of all; by what they last said, if deleted."""
     if not settings.data_dir.exists():
         return Limits()
     with closing(Store(settings.store_path, settings.database_url)) as store:
-        endpoints = store.all()
-    days = {one.name: (one.document.get("llmops") or {}).get("retention_days") for one in endpoints}
+        endpoints, former = store.all(), store.former()
+    days = {one.name: one.retention_days for one in former}
+    days |= {one.name: (one.document.get("llmops") or {}).get("retention_days") for one in endpoints}
     now_ms = _now_ms()
     before_ms = {name: now_ms - many * _MS_PER_DAY for name, many in days.items() if many and endpoint in (None, name)}
-    return Limits(before_ms, _tables(endpoints, before_ms))
+    # What names no endpoint may be anybody's: the shortest retention holds.
+    nobodys_ms = max(before_ms.values(), default=None) if endpoint is None else None
+    return Limits(before_ms, _tables(settings, endpoints, former, before_ms), nobodys_ms)
 
 
 def older_than(settings: Settings, age_ms: int, experiments: Collection[str], endpoint: str | None = None) -> Limits:
@@ -108,24 +125,27 @@ def older_than(settings: Settings, age_ms: int, experiments: Collection[str], en
     """
     before_ms = _now_ms() - age_ms
     if endpoint is None:
-        return Limits(
-            dict.fromkeys(experiments, before_ms),
-            [TableLimit(name, before_ms) for name in _deletion().tables(settings)],
-        )
+        tables = [TableLimit(name, before_ms) for name in _deletion().tables(settings)]
+        return Limits(dict.fromkeys(experiments, before_ms), tables, all_ms=before_ms)
     if endpoint not in experiments:
         raise NotFound(f"nothing was ever logged for '{endpoint}' here")
     with closing(Store(settings.store_path, settings.database_url)) as store:
-        return Limits({endpoint: before_ms}, _tables(store.all(), {endpoint: before_ms}))
+        limit = {endpoint: before_ms}
+        return Limits(limit, _tables(settings, store.all(), store.former(), limit))
 
 
-def count(deletion: Deletion, limits: Limits) -> dict[str, Removed]:
-    """Count what `prune` would delete from MLflow, by endpoint; endpoints with nothing logged are left out.
+def count(settings: Settings, deletion: Deletion, limits: Limits) -> Pruned:
+    """Count what `prune` would delete; rows of tables are not counted.
 
     Raises:
         Unavailable: The tracking store is away.
+        SpoolError: A spool cannot be read.
     """
-    ids = deletion.experiments()
-    return {name: deletion.count_before(ids[name], before) for name, before in limits.before_ms.items() if name in ids}
+    pruned = Pruned(dead=_dead(settings, limits, delete=False))
+    for name, place in _places(deletion.experiments(), limits):
+        found = deletion.count_before(place.experiment_id, limits.before_ms[name], place.endpoint)
+        pruned.endpoints[name] = pruned.endpoints.get(name, Removed()) + found
+    return pruned
 
 
 def prune(
@@ -144,12 +164,12 @@ def prune(
 
     Raises:
         Unavailable, Conflict: MLflow or a table is away; what was deleted before stays deleted.
+        SpoolError: A spool cannot be read or written.
     """
     deadline_s = time.monotonic() + budget_s
-    pruned = Pruned()
-    ids = deletion.experiments()
-    for name in sorted(limits.before_ms.keys() & ids.keys()):
-        for removed in deletion.before(ids[name], limits.before_ms[name]):
+    pruned = Pruned(dead=_dead(settings, limits, delete=True))
+    for name, place in _places(deletion.experiments(), limits):
+        for removed in deletion.before(place.experiment_id, limits.before_ms[name], place.endpoint):
             pruned.endpoints[name] = pruned.endpoints.get(name, Removed()) + removed
             progress(name, removed)
             if time.monotonic() > deadline_s:
@@ -198,21 +218,57 @@ def keep_pruning(settings: Settings, stop: threading.Event) -> None:
             continue
         if pruned is not None:
             interactions = sum(one.interactions for one in pruned.endpoints.values())
-            rows, finished = sum(pruned.rows.values()), pruned.finished
-            logger.info("event=pruned interactions=%d table_rows=%d finished=%s", interactions, rows, finished)
+            rows, dead, finished = sum(pruned.rows.values()), pruned.dead, pruned.finished
+            told = "event=pruned interactions=%d table_rows=%d dead_letters=%d finished=%s"
+            logger.info(told, interactions, rows, dead, finished)
 
 
-def _tables(endpoints: Sequence[StoredEndpoint], before_ms: Mapping[str, int]) -> list[TableLimit]:
-    """The limits of the tables that endpoints write to now."""
-    policies = {one.name: spec.log_policy for one in endpoints if (spec := readable(one)) is not None}
-    writers = Counter(policy.payload_table for policy in policies.values())
+class _Place(NamedTuple):
+    """Where interactions of an endpoint are in MLflow; the endpoint is named where it shares the experiment."""
+
+    experiment_id: str
+    endpoint: str | None
+
+
+def _places(experiments: Mapping[str, str], limits: Limits) -> Iterator[tuple[str, _Place]]:
+    for name in sorted(limits.before_ms):
+        if name in experiments:
+            yield name, _Place(experiments[name], None)
+        # Calls that reached it and could not be read are with those that reached none.
+        if REJECTED in experiments and REJECTED not in limits.before_ms:
+            yield name, _Place(experiments[REJECTED], name)
+
+
+def _dead(settings: Settings, limits: Limits, *, delete: bool) -> int:
+    return sum(
+        dead_before(folder, limits.dead_before_ms, delete=delete, pause=lambda: time.sleep(_PAUSE_S))
+        for folder in (settings.spool_dir, settings.feedback_dir)
+    )
+
+
+def _tables(
+    settings: Settings, endpoints: Sequence[StoredEndpoint], former: Sequence[Former], before_ms: Mapping[str, int]
+) -> list[TableLimit]:
+    """The limits of the tables that endpoints write to, and of those they have written to."""
+    writers: dict[str, set[str]] = {}
+    for one in endpoints:
+        spec = readable(one)
+        if spec is not None and spec.log_policy.payload_table:
+            writers.setdefault(spec.log_policy.payload_table, set()).add(one.name)
+    for past in former:
+        for table in past.tables:
+            writers.setdefault(table, set()).add(past.name)
     found = []
-    for name, policy in policies.items():
-        if name in before_ms and policy.payload_table:
-            shared = writers[policy.payload_table] > 1
-            found.append(TableLimit(policy.payload_table, before_ms[name], name if shared else None))
-        if name in before_ms and policy.usage_tracked:
-            found.append(TableLimit(str(ENDPOINT_USAGE), before_ms[name], name))
+    for table, names in writers.items():
+        limits = {name: before_ms[name] for name in sorted(names) if name in before_ms}
+        if len(names) > 1:
+            found += [TableLimit(table, before, name) for name, before in limits.items()]
+        if limits.keys() == names:
+            # Also what reached no served entity, of which no row tells whose it is.
+            found.append(TableLimit(table, min(limits.values())))
+    if has_workspace(settings):
+        # Whether or not usage is tracked now: it may have been.
+        found += [TableLimit(str(ENDPOINT_USAGE), before, name) for name, before in before_ms.items()]
     return found
 
 

@@ -1,7 +1,7 @@
-"""Deletes one person's records from spools, before they are shipped, and their dead letters."""
+"""Deletes one person's records from spools, before they are shipped, and dead letters: theirs, and those too old."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,18 @@ _PATIENCE_S = 10.0
 _CHUNK = 200
 _CHECKPOINT_PAGES = 256
 _RECORDS = "SELECT seq, content FROM record ORDER BY seq"
+_TEXT = "CAST(content AS TEXT)"
+_VALID = f"json_valid({_TEXT})"
+#: The endpoint that a dead letter is of, and when its interaction was received; of what cannot be read, when it was
+#: buried. Feedback may be for answers of several endpoints.
+_ENDPOINT = (
+    f"CASE WHEN {_VALID} THEN coalesce(nullif(json_extract({_TEXT}, '$.endpoint'), ''), "
+    f"CASE json_array_length({_TEXT}, '$.endpoints') WHEN 1 THEN json_extract({_TEXT}, '$.endpoints[0]') END) END"
+)
+_RECEIVED_MS = (
+    f"coalesce(CASE WHEN {_VALID} THEN coalesce(json_extract({_TEXT}, '$.received_ns') / 1000000, "
+    f"json_extract({_TEXT}, '$.created_ms')) END, buried_ms)"
+)
 _DEAD = "SELECT id, content FROM dead ORDER BY id"
 #: Given to a sink and neither settled nor given back.
 _IN_HAND = "EXISTS (SELECT 1 FROM lease WHERE lease.seq = record.seq AND retry_at_ms = 0)"
@@ -59,6 +71,42 @@ def delete_spooled(spool_dir: Path, user: str, *, leased: bool) -> Spooled:
         SpoolError: A spool cannot be read or written.
     """
     return sum((_delete(path, user, leased=leased) for path in spools(spool_dir)), Spooled())
+
+
+def dead_before(
+    spool_dir: Path, before_ms: Callable[[str | None], int | None], *, delete: bool, pause: Callable[[], None]
+) -> int:
+    """Count or delete the dead letters of a directory that are too old, some hundred at a time.
+
+    Args:
+        before_ms: For the name of an endpoint, the epoch millisecond before which its dead letters are too old; None
+            where they are kept. Asked with None for those that name no endpoint.
+        pause: Called after each deletion: somebody may wait for the lock.
+
+    Returns:
+        How many are too old.
+
+    Raises:
+        SpoolError: A spool cannot be read or written.
+    """
+    count = 0
+    for path in spools(spool_dir):
+        with _opened(path) as database:
+            names = [name for (name,) in database.execute(f"SELECT DISTINCT {_ENDPOINT} FROM dead")]  # noqa: S608
+            for name in names:
+                limit_ms = before_ms(name)
+                for chunk in _chunks([] if limit_ms is None else _dead_ids(database, name, limit_ms)):
+                    count += len(chunk)
+                    if delete:
+                        ids = (_json(chunk),)
+                        database.execute("DELETE FROM dead WHERE id IN (SELECT value FROM json_each(?))", ids)
+                        pause()
+    return count
+
+
+def _dead_ids(database: sqlite3.Connection, endpoint: str | None, before_ms: int) -> list[int]:
+    query = f"SELECT id FROM dead WHERE {_ENDPOINT} IS ? AND {_RECEIVED_MS} < ?"  # noqa: S608 - our own words
+    return [key for (key,) in database.execute(query, (endpoint, before_ms))]
 
 
 def _count(path: Path, user: str) -> Spooled:

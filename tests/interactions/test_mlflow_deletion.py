@@ -26,7 +26,7 @@ from llmops.interactions.mlflow_trace import trace_info
 from llmops.interactions.record import Interaction
 from llmops.settings import Settings
 from tests.interactions.deliveries import delivered, leased
-from tests.interactions.records import fallback, one_of_each, plain
+from tests.interactions.records import fallback, one_of_each, plain, unreadable
 from tests.interactions.stores import content, new_stores
 from tests.tracking import MlflowServer
 
@@ -353,14 +353,17 @@ def test_a_tracking_server_is_asked_to_delete(tmp_path: Path, mlflow_template: P
     with MlflowServer(tmp_path, mlflow_template) as server:
         settings = Settings(tmp_path / "client", mlflow_tracking_uri=server.url)
         old, young, hers = (*of(BOB, replace(plain(), received_ns=10**18), plain()), *of(ALICE, plain()))
-        delivered(settings, old, young, hers)
+        garbled = [replace(unreadable(), received_ns=10**18, endpoint=name) for name in ("chat", "other")]
+        delivered(settings, old, young, hers, *garbled)
         assess(settings, young, ALICE)
         deletion = open_deletion(settings)
         assert deletion.marks_only
 
         assert removed(deletion.before(deletion.experiments()["chat"], 10**12 + 1)).interactions == 1
+        assert deletion.count_before(deletion.experiments()["_rejected"], 10**12 + 1, "chat").interactions == 1
+        assert removed(deletion.before(deletion.experiments()["_rejected"], 10**12 + 1, "chat")).interactions == 1
         gone = removed(deletion.of_user(ALICE))
 
         assert (gone.runs, gone.traces, gone.sessions, gone.assessments) == (1, 1, 1, 1)
         assert deletion.count_of_user(ALICE) == Removed()
-        assert logged_ids(settings) == {young.interaction_id}
+        assert logged_ids(settings) == {young.interaction_id, garbled[1].interaction_id}
