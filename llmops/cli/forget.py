@@ -61,6 +61,8 @@ def _places(found: Forgotten) -> dict[str, int]:
         "traces in MLflow": found.mlflow.traces,
         "sessions in MLflow": found.mlflow.sessions,
         "assessments of others' answers": found.mlflow.assessments,
+        "rows of evaluation datasets": found.mlflow.copies,
+        "comparisons of replays": found.mlflow.comparisons,
         "runs with files": found.mlflow.artifacts,
         **{f"rows of {table}": rows for table, rows in found.rows.items()},
     }
@@ -68,7 +70,8 @@ def _places(found: Forgotten) -> dict[str, int]:
 
 def _print(found: Forgotten, user: str, settings: Settings, as_json: bool, *, removed: bool) -> None:
     places = {place: many for place, many in _places(found).items() if many}
-    kept = [*found.kept, *([collect_garbage(settings)] if removed and found.marks_only and found.mlflow.runs else [])]
+    marked = removed and found.marks_only and (found.mlflow.runs or found.mlflow.comparisons)
+    kept = [*found.kept, *([collect_garbage(settings)] if marked else [])]
     if as_json:
         document = {"user": user, "removed": removed, "places": places, "kept": [*kept, _NOT_OURS]}
         click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))

@@ -23,11 +23,12 @@ from llmops.experiments.arrivals import Arrivals
 from llmops.experiments.budget import Budget
 from llmops.experiments.comparison import Row, arrived, compare, figures
 from llmops.experiments.comparison_page import figure_lines, summary
-from llmops.experiments.comparison_run import EXPERIMENT, ComparisonRun
+from llmops.experiments.comparison_run import ComparisonRun
 from llmops.experiments.question import Question, Unfit, newest
-from llmops.experiments.replay import PREFIX, Asker, ask_all
+from llmops.experiments.replay import Asker, ask_all
 from llmops.interactions.logged import LoggedInteraction, Wanted
 from llmops.interactions.mlflow_reader import MlflowReader
+from llmops.interactions.replays import EXPERIMENT, PREFIX
 from llmops.settings import Settings, server_settings
 
 #: How long the last interactions may take to MLflow; after Ctrl-C a person waits.

@@ -12,10 +12,9 @@ from llmops.experiments.comparison import Row, Side
 from llmops.experiments.comparison_page import page
 from llmops.interactions.mlflow_experiments import endpoint_experiments, explained
 from llmops.interactions.mlflow_store import Experiments, open_store
+from llmops.interactions.replays import EXPERIMENT
 from llmops.settings import Settings
 
-#: Not one of an endpoint's: a comparison is no interaction.
-EXPERIMENT = "llmops-replays"
 TABLE, PAGE = "comparison.json", "comparison.html"
 #: MLflow links at most so many in one call.
 _LINKS = 100

@@ -14,11 +14,9 @@ from llmops.client import Client
 from llmops.errors import CommandError, ServerRefused
 from llmops.experiments.budget import Budget
 from llmops.experiments.question import Question, answer
+from llmops.interactions.replays import request_id
 from llmops.protocol.usage import Usage
 
-#: What the client_request_id of a replay begins with; MLflow keeps 50 characters of it on a trace.
-PREFIX = "replay-"
-_RUN_CHARS = 8
 #: How long a question is asked again while the server says to come back later.
 _PATIENCE_S = 300.0
 _LATER = frozenset({429, 503})
@@ -61,7 +59,7 @@ class Asker:
         """Ask one question; a failure is a reply."""
         body = {
             **question.body,
-            "client_request_id": f"{PREFIX}{self._run_id[:_RUN_CHARS]}-{question.interaction.interaction_id}",
+            "client_request_id": request_id(self._run_id, question.interaction.interaction_id),
             "usage_context": {"replay": self._run_id},
         }
         deadline = time.monotonic() + _PATIENCE_S

@@ -1,6 +1,6 @@
 """What deleting logged interactions from MLflow offers, however the tracking store has to be talked to."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Protocol, Self
 
@@ -13,7 +13,8 @@ class Removed:
         sessions: Runs of chat sessions that no interaction belongs to any more.
         assessments: Given by the person on other people's traces.
         artifacts: Runs whose files were deleted.
-        copies: Records of evaluation datasets that were made from deleted traces; they are still there.
+        copies: Records of evaluation datasets that were made from a person's traces.
+        comparisons: Runs of replays that quote a person's interactions, with their files.
     """
 
     runs: int = 0
@@ -22,6 +23,7 @@ class Removed:
     assessments: int = 0
     artifacts: int = 0
     copies: int = 0
+    comparisons: int = 0
 
     def __add__(self, other: Self) -> Self:
         sums = {one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)}
@@ -65,13 +67,22 @@ class Deletion(Protocol):
         """
         ...
 
-    def count_of_user(self, user: str) -> Removed:
+    def ids_of(self, user: str) -> set[str]:
+        """The ids of a person's interactions; the name must match exactly."""
+        ...
+
+    def count_of_user(self, user: str, ids: Collection[str] = ()) -> Removed:
         """Count what `of_user` would delete."""
         ...
 
-    def of_user(self, user: str) -> Iterator[Removed]:
+    def of_user(self, user: str, ids: Collection[str] = ()) -> Iterator[Removed]:
         """Delete a person's interactions and assessments from all experiments of ours; the name must match exactly.
 
-        The run of a session that others took part in stays, and no longer names this person.
+        With them go what was made of them: the interactions that repeat them (`llmops replay`), whole comparisons that
+        quote one or were made of this person's alone, and records of evaluation datasets. The run of a session that
+        others took part in stays, and no longer names this person.
+
+        Args:
+            ids: Of more interactions of theirs, which may be gone: what was made of those goes, too.
         """
         ...

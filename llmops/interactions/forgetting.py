@@ -47,7 +47,8 @@ class Forgotten:
     def found(self) -> int:
         """How many things were removed."""
         spooled = sum(one.waiting + one.dead for one in (self.interactions, self.feedback))
-        mlflow = self.mlflow.interactions + self.mlflow.sessions + self.mlflow.assessments
+        one = self.mlflow
+        mlflow = one.interactions + one.sessions + one.assessments + one.copies + one.comparisons
         return mlflow + spooled + sum(self.rows.values())
 
     @property
@@ -75,11 +76,12 @@ def count(settings: Settings, user: str) -> Forgotten:
         SpoolError: A spool cannot be read.
     """
     deletion = open_deletion(settings)
+    ids = deletion.ids_of(user)
     return Forgotten(
         mlflow=deletion.count_of_user(user),
-        interactions=count_spooled(settings.spool_dir, user),
+        interactions=count_spooled(settings.spool_dir, user, ids),
         feedback=count_spooled(settings.feedback_dir, user),
-        rows=count_user(settings, user),
+        rows=count_user(settings, user, ids),
         kept=_unreadable(settings),
         marks_only=deletion.marks_only,
     )
@@ -101,12 +103,14 @@ def forget(settings: Settings, user: str, progress: Progress = lambda _removed: 
     deletion = open_deletion(settings)
     deletion.secure = True
     total = Forgotten(marks_only=deletion.marks_only)
+    # Kept over all looks: what repeats an interaction may arrive when that is gone, and names it only.
+    ids: set[str] = set()
     with alone(settings.data_dir) as free:
         deadline_s = time.monotonic() + _MOST_WAIT_S
         quiet = 0
         while quiet < (1 if free else 2):
             late = not free and time.monotonic() > deadline_s
-            look = _look(settings, deletion, user, progress, leased=free or late)
+            look = _look(settings, deletion, user, ids, progress, leased=free or late)
             total.add(look)
             held = 0 if free else look.held
             if held and late:
@@ -116,21 +120,26 @@ def forget(settings: Settings, user: str, progress: Progress = lambda _removed: 
             if not free and quiet < 2:
                 time.sleep(_LOOK_EVERY_S)
         total.kept += [*_erase(settings), *_unreadable(settings)]
-    if total.mlflow.copies:
-        total.kept.append(f"{total.mlflow.copies} records of MLflow's evaluation datasets were made from these traces")
     return total
 
 
-def _look(settings: Settings, deletion: Deletion, user: str, progress: Progress, *, leased: bool) -> Forgotten:
-    """Empty every place once, in the order a record passes them."""
+def _look(
+    settings: Settings, deletion: Deletion, user: str, ids: set[str], progress: Progress, *, leased: bool
+) -> Forgotten:
+    """Empty every place once, in the order a record passes them; MLflow last, which alone knows what is whose.
+
+    Args:
+        ids: Of interactions of theirs; those that are found are added.
+    """
+    ids |= deletion.ids_of(user)
     look = Forgotten(
-        interactions=delete_spooled(settings.spool_dir, user, leased=leased),
+        interactions=delete_spooled(settings.spool_dir, user, ids, leased=leased),
         feedback=delete_spooled(settings.feedback_dir, user, leased=leased),
     )
-    for removed in deletion.of_user(user):
+    look.rows = delete_user(settings, user, ids)
+    for removed in deletion.of_user(user, ids):
         look.mlflow += removed
         progress(removed)
-    look.rows = delete_user(settings, user)
     return look
 
 

@@ -4,14 +4,13 @@ Only ids leave the database, never rows. A process that is killed leaves whole c
 Others go on writing meanwhile: SQLite lets one write at a time, so whoever takes the steps pauses between two.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlflow.store.tracking.dbmodels.models import (
     SqlAssessments,
-    SqlEvaluationDatasetRecord,
     SqlParam,
     SqlRun,
     SqlTag,
@@ -30,9 +29,13 @@ from llmops.interactions.mlflow_artifacts import Artifacts
 from llmops.interactions.mlflow_entities import ID_TAG, SESSION_TAG
 from llmops.interactions.mlflow_experiments import endpoint_experiments, explained
 from llmops.interactions.mlflow_rows_deletion import delete_assessments, delete_runs, delete_traces
+from llmops.interactions.mlflow_sql_copies import all_replays, comparisons_of, copies, delete_copies, quoting, replays
+from llmops.interactions.replays import EXPERIMENT, original
 
 #: A transaction of so many interactions holds SQLite's lock for about a quarter of a second.
 CHUNK = 250
+#: What is looked through at a time for the few that are chosen.
+_PAGE = 2000
 _METADATA_CHARS = 250
 
 
@@ -41,13 +44,18 @@ class _Chosen:
     """What one transaction deletes.
 
     Attributes:
+        comparisons: Ids of runs, too.
         last: The greatest id looked at; the next chunk begins after it.
     """
 
     run_ids: Sequence[str] = ()
     trace_ids: Sequence[str] = ()
+    comparisons: Sequence[str] = ()
     last: str = ""
     more: Removed = field(default_factory=Removed)
+
+
+_Choice = Callable[[Session, str], _Chosen]
 
 
 class SqlDeletion:
@@ -92,20 +100,36 @@ class SqlDeletion:
         yield from self._repeat(runs)
         yield from map(_as_sessions, self._repeat(sessions))
 
-    def count_of_user(self, user: str) -> Removed:
-        """Count; see `Deletion.count_of_user`."""
+    def ids_of(self, user: str) -> set[str]:
+        """Find; see `Deletion.ids_of`."""
         ours = self._ours()
         with self._transaction() as session:
+            found = {interaction_id for _, interaction_id in session.execute(_runs_of(user, ours))}
+            return found | {trace_id.removeprefix("tr-") for trace_id in session.scalars(_traces_of(user, ours))}
+
+    def count_of_user(self, user: str, ids: Collection[str] = ()) -> Removed:
+        """Count; see `Deletion.count_of_user`."""
+        ours, compared = self._ours(), self._compared()
+        theirs = {*ids, *self.ids_of(user)}
+        with self._transaction() as session:
+            # Their own, asked again by themselves, are counted among their runs.
+            others = [one for one in all_replays(session, theirs, ours) if one.interaction_id not in theirs]
+            trace_ids = [f"tr-{one}" for one in (*theirs, *(one.interaction_id for one in others))]
+            chunks = [trace_ids[first : first + CHUNK] for first in range(0, len(trace_ids), CHUNK)]
+            compare = {one for chunk in chunks for one in session.scalars(quoting(chunk, compared))}
             return Removed(
-                runs=_counted(session, _runs_of(user, ours)),
-                traces=_counted(session, _traces_of(user, ours)),
+                runs=_counted(session, _runs_of(user, ours)) + len(others),
+                traces=_counted(session, _traces_of(user, ours)) + len(others),
                 sessions=_counted(session, _sessions_of(user, ours)),
                 assessments=_counted(session, _assessments_of(user, ours)),
+                copies=sum(_counted(session, copies(chunk)) for chunk in chunks),
+                comparisons=len(compare.union(session.scalars(comparisons_of(user, compared)))),
             )
 
-    def of_user(self, user: str) -> Iterator[Removed]:
+    def of_user(self, user: str, ids: Collection[str] = ()) -> Iterator[Removed]:
         """Delete; see `Deletion.of_user`."""
-        ours = self._ours()
+        ours, compared = self._ours(), self._compared()
+        theirs = {*ids, *self.ids_of(user)}
         parents: set[str] = set()
 
         def runs(session: Session, last: str) -> _Chosen:
@@ -136,14 +160,16 @@ class SqlDeletion:
             removed = Removed(assessments=delete_assessments(session, ids))
             return _Chosen(last=ids[-1] if ids else "", more=removed)
 
-        self._artifacts.look(str(number) for number in ours)
-        yield from self._repeat(runs)
-        yield from self._repeat(traces)
+        self._artifacts.look(str(number) for number in (*ours, *compared))
+        # Before what they repeat: nothing else leads to them.
+        for choose in (_again(ours, theirs), runs, traces):
+            yield from self._repeat(_with_copies(choose, compared))
+        yield from self._repeat(_comparisons(user, compared))
         yield from map(_as_sessions, self._repeat(sessions))
         yield from map(_as_sessions, self._repeat(others))
         yield from self._repeat(assessments)
 
-    def _repeat(self, choose: Callable[[Session, str], _Chosen]) -> Iterator[Removed]:
+    def _repeat(self, choose: _Choice) -> Iterator[Removed]:
         """Choose and delete, each time in a transaction of its own, until nothing is chosen."""
         last = ""
         while True:
@@ -153,21 +179,27 @@ class SqlDeletion:
                     session.execute(text("BEGIN IMMEDIATE"))
                 chosen = choose(session, last)
                 # Files first: once the rows are gone, nobody would know whose files these were.
+                self._artifacts.delete(chosen.comparisons)
                 files = self._artifacts.delete(chosen.run_ids)
-                copies = _copies(session, chosen.trace_ids)
                 removed = Removed(
                     runs=delete_runs(session, chosen.run_ids),
                     traces=delete_traces(session, chosen.trace_ids),
                     artifacts=files,
-                    copies=copies,
+                    comparisons=delete_runs(session, chosen.comparisons),
                 )
             last = chosen.last or last
-            if not (chosen.run_ids or chosen.trace_ids or chosen.last):
+            if not (chosen.run_ids or chosen.trace_ids or chosen.comparisons or chosen.last):
                 return
             yield removed + chosen.more
 
     def _ours(self) -> list[int]:
         return [int(one) for one in self.experiments().values()]
+
+    def _compared(self) -> list[int]:
+        """The experiment of comparisons, where there is one."""
+        with explained():
+            found = self._store.get_experiment_by_name(EXPERIMENT)
+        return [int(found.experiment_id)] if found is not None else []
 
     @contextmanager
     def _transaction(self) -> Iterator[Session]:
@@ -186,6 +218,34 @@ def _pairs(rows: Any) -> _Chosen:
 
 def _as_sessions(removed: Removed) -> Removed:
     return Removed(sessions=removed.runs, artifacts=removed.artifacts)
+
+
+def _again(experiments: Sequence[int], ids: Collection[str]) -> _Choice:
+    """What repeats these interactions."""
+
+    def choose(session: Session, last: str) -> _Chosen:
+        page = session.execute(replays(experiments).where(SqlRun.run_uuid > last).limit(_PAGE)).all()
+        found = [row for row in page if original(row[2]) in ids]
+        ahead = page if len(found) <= CHUNK else found[:CHUNK]
+        chosen = _pairs((run_id, f"tr-{interaction_id}") for run_id, interaction_id, _ in found[:CHUNK])
+        return replace(chosen, last=ahead[-1][0] if ahead else "")
+
+    return choose
+
+
+def _with_copies(choose: _Choice, compared: Sequence[int]) -> _Choice:
+    """What is chosen, with what was made of it; deletes the records of datasets at once."""
+
+    def more(session: Session, last: str) -> _Chosen:
+        chosen = choose(session, last)
+        removed = Removed(copies=delete_copies(session, chosen.trace_ids))
+        return replace(chosen, comparisons=session.scalars(quoting(chosen.trace_ids, compared)).all(), more=removed)
+
+    return more
+
+
+def _comparisons(user: str, compared: Sequence[int]) -> _Choice:
+    return lambda session, _: _Chosen(comparisons=session.scalars(comparisons_of(user, compared).limit(CHUNK)).all())
 
 
 def _counted(session: Session, found: Select[Any]) -> int:
@@ -303,10 +363,3 @@ def _hand_over(session: Session, run_id: str) -> None:
         changed.values(user_id=user_id, start_time=start_time, end_time=end_time),
         execution_options={"synchronize_session": False},
     )
-
-
-def _copies(session: Session, trace_ids: Sequence[str]) -> int:
-    if not trace_ids:
-        return 0
-    found = select(func.count()).where(SqlEvaluationDatasetRecord.source_id.in_(trace_ids))
-    return session.scalar(found) or 0

@@ -1,7 +1,7 @@
 """Deletes one person's records from spools, before they are shipped, and dead letters: theirs, and those too old."""
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Self
 
 import orjson
 
+from llmops.interactions.replays import PREFIX, original
 from llmops.interactions.spool import spools
 from llmops.interactions.spool_file import explained, open_file, transaction
 
@@ -52,25 +53,29 @@ class Spooled:
         return type(self)(self.waiting + other.waiting, self.leased + other.leased, self.dead + other.dead)
 
 
-def count_spooled(spool_dir: Path, user: str) -> Spooled:
+def count_spooled(spool_dir: Path, user: str, ids: Collection[str] = ()) -> Spooled:
     """Count a person's records in all spools of a directory, reading one after the other, however many wait.
+
+    Args:
+        ids: Of interactions of theirs: records that repeat one are theirs, too.
 
     Raises:
         SpoolError: A spool cannot be read.
     """
-    return sum((_count(path, user) for path in spools(spool_dir)), Spooled())
+    return sum((_count(path, user, ids) for path in spools(spool_dir)), Spooled())
 
 
-def delete_spooled(spool_dir: Path, user: str, *, leased: bool) -> Spooled:
+def delete_spooled(spool_dir: Path, user: str, ids: Collection[str] = (), *, leased: bool) -> Spooled:
     """Delete a person's records from all spools of a directory.
 
     Args:
+        ids: As for `count_spooled`.
         leased: Whether those go too that may be on their way. They are counted as `Spooled.waiting` too if they do.
 
     Raises:
         SpoolError: A spool cannot be read or written.
     """
-    return sum((_delete(path, user, leased=leased) for path in spools(spool_dir)), Spooled())
+    return sum((_delete(path, user, ids, leased=leased) for path in spools(spool_dir)), Spooled())
 
 
 def dead_before(
@@ -109,16 +114,16 @@ def _dead_ids(database: sqlite3.Connection, endpoint: str | None, before_ms: int
     return [key for (key,) in database.execute(query, (endpoint, before_ms))]
 
 
-def _count(path: Path, user: str) -> Spooled:
+def _count(path: Path, user: str, ids: Collection[str]) -> Spooled:
     with _opened(path) as database:
-        seqs, dead = _keys(database, _RECORDS, user), _keys(database, _DEAD, user)
+        seqs, dead = (_keys(database, query, user, ids) for query in (_RECORDS, _DEAD))
         leased = sum(_leased(database, chunk) for chunk in _chunks(seqs))
     return Spooled(len(seqs) - leased, leased, len(dead))
 
 
-def _delete(path: Path, user: str, *, leased: bool) -> Spooled:
+def _delete(path: Path, user: str, ids: Collection[str], *, leased: bool) -> Spooled:
     with _opened(path) as database:
-        seqs, dead = _keys(database, _RECORDS, user), _keys(database, _DEAD, user)
+        seqs, dead = (_keys(database, query, user, ids) for query in (_RECORDS, _DEAD))
         held = 0
         for chunk in _chunks(seqs):
             with transaction(database):
@@ -136,20 +141,22 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         yield database
 
 
-def _keys(database: sqlite3.Connection, query: str, user: str) -> list[int]:
+def _keys(database: sqlite3.Connection, query: str, user: str, ids: Collection[str]) -> list[int]:
     """Keys of the records that are this person's; one that cannot be decoded is nobody's, and is never delivered."""
     # As it stands in a record of theirs; others are not worth decoding.
-    name = orjson.dumps(user)
+    marks = [orjson.dumps(user), *([f'"{PREFIX}'.encode()] if ids else [])]
     with closing(database.execute(query)) as rows:
-        return [key for key, content in rows if name in content and _user(content) == user]
+        return [key for key, content in rows if any(one in content for one in marks) and _is_of(content, user, ids)]
 
 
-def _user(content: bytes) -> object:
+def _is_of(content: bytes, user: str, ids: Collection[str]) -> bool:
     try:
         record = orjson.loads(content)
     except orjson.JSONDecodeError:
-        return None
-    return record.get("user") if isinstance(record, dict) else None
+        return False
+    if not isinstance(record, dict):
+        return False
+    return record.get("user") == user or original(record.get("client_request_id")) in ids
 
 
 def _leased(database: sqlite3.Connection, seqs: Sequence[int]) -> int:

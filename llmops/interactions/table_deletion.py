@@ -8,7 +8,7 @@ What cannot be deleted here: rows that a shipper still has in its spool (delete 
 of writers killed within the last hour, which no log knows; the next `vacuum` finds those.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from deltalake.exceptions import CommitFailedError
 from llmops.errors import Conflict, NotFound, Unavailable
 from llmops.interactions import table_listing
 from llmops.interactions.delta import Table
+from llmops.interactions.replays import ORIGINAL_AT, PREFIX
 from llmops.interactions.table_place import SERVED_ENTITIES, TableName
 from llmops.interactions.table_upkeep import opened
 from llmops.settings import Settings
@@ -30,18 +31,23 @@ _ATTEMPTS = 20
 
 @dataclass(frozen=True, slots=True)
 class _OfUser:
-    """The rows of one requester.
+    """The rows of one requester, and those that repeat them.
 
     Attributes:
+        ids: Of interactions of theirs.
         columns: What has to be read to tell.
     """
 
     user: str
-    columns: tuple[str, ...] = ("requester",)
+    ids: pa.Array
+    columns: tuple[str, ...] = ("requester", "client_request_id")
 
     def rows(self, piece: pa.RecordBatch) -> pa.Array:
         """Which rows go: an array of booleans, none of them null."""
-        return pc.fill_null(pc.equal(piece.column("requester"), self.user), False)
+        theirs = pc.fill_null(pc.equal(piece.column("requester"), self.user), False)
+        said = piece.column("client_request_id")
+        again = pc.is_in(pc.utf8_slice_codeunits(said, ORIGINAL_AT), self.ids)
+        return pc.or_(theirs, pc.fill_null(pc.and_(pc.starts_with(said, PREFIX), again), False))
 
     def whole(self, file: Mapping[str, Any]) -> bool | None:
         """Whether all rows of a file go, or none; None where it has to be read."""
@@ -85,21 +91,24 @@ def tables(settings: Settings) -> list[str]:
     return [str(name) for name in table_listing.tables(settings) if name != SERVED_ENTITIES]
 
 
-def count_user(settings: Settings, user: str) -> dict[str, int]:
+def count_user(settings: Settings, user: str, ids: Collection[str] = ()) -> dict[str, int]:
     """Count what `delete_user` would delete, by table; tables without such rows are left out.
 
     Raises:
         Unavailable: A table cannot be read.
     """
-    found = {}
+    found, doomed = {}, _OfUser(user, pa.array(sorted(ids), pa.string()))
     for name, table in _ours(settings):
-        if count := sum(_count(table, file, _OfUser(user)) for file in table.files()):
+        if count := sum(_count(table, file, doomed) for file in table.files()):
             found[name] = count
     return found
 
 
-def delete_user(settings: Settings, user: str) -> dict[str, int]:
+def delete_user(settings: Settings, user: str, ids: Collection[str] = ()) -> dict[str, int]:
     """Delete every row whose requester is this person; the name must match exactly.
+
+    Args:
+        ids: Of interactions of theirs: rows that repeat one (`llmops replay`) go, too.
 
     Returns:
         How many rows went, by full name of the table; tables without such rows are left out.
@@ -107,9 +116,9 @@ def delete_user(settings: Settings, user: str) -> dict[str, int]:
     Raises:
         Unavailable: A table cannot be read or written; what was deleted before stays deleted.
     """
-    deleted = {}
+    deleted, doomed = {}, _OfUser(user, pa.array(sorted(ids), pa.string()))
     for name, table in _ours(settings):
-        if count := _delete(table, _OfUser(user)):
+        if count := _delete(table, doomed):
             deleted[name] = count
         # Also where nothing was found: what an earlier deletion, compaction or killed writer left may hold them.
         table.vacuum(0, lost=False)

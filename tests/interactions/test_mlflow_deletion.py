@@ -338,7 +338,7 @@ def test_sums_of_days_are_rebuilt_where_mlflow_keeps_them(settings: Settings, mo
     assert queued == {(int(experiment_id), "2024-10-04", family) for family in families}
 
 
-def test_copies_in_evaluation_datasets_are_counted(settings: Settings) -> None:
+def test_copies_in_evaluation_datasets_are_deleted(settings: Settings) -> None:
     (one,) = of(ALICE, plain())
     delivered(settings, one)
     store = open_store(settings)
