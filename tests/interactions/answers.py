@@ -80,5 +80,8 @@ def told_trace(client: MlflowClient, trace_id: str, run_id: str, root: str) -> A
     document = trace.to_dict()
     assert document["info"]["trace_metadata"].pop("mlflow.sourceRun") == run_id
     document["info"].pop("trace_location")
-    figures = (trace.info.token_usage, trace.info.cost, trace.info.assessments)
+    judged = sorted(document["info"].pop("assessments", []), key=lambda one: str(one["assessment_name"]))
+    # MLflow makes it anew for each.
+    assert all(one.pop("assessment_id") for one in judged)
+    figures = (trace.info.token_usage, trace.info.cost, judged)
     return json.dumps(document, sort_keys=True).replace(root, ""), figures

@@ -19,11 +19,14 @@ from mlflow import MlflowClient
 from mlflow.entities import AssessmentSource, AssessmentSourceType
 
 from llmops.errors import Unavailable
+from llmops.interactions.feedback import Feedback
 from llmops.interactions.mlflow_client_writer import ClientWriter
+from llmops.interactions.mlflow_feedback import FeedbackSink
 from llmops.interactions.mlflow_store import Experiments, open_store
 from llmops.interactions.mlflow_writer import Mapped
-from llmops.interactions.record import new_id
+from llmops.interactions.record import Interaction, new_id
 from llmops.interactions.sink import Delivered, Refused
+from llmops.interactions.spool import Leased
 from llmops.settings import Settings
 from tests.interactions.answers import read_back
 from tests.interactions.deliveries import (
@@ -93,12 +96,28 @@ def test_mlflow_reads_back_the_same_of_both_writers(pair: list[Settings]) -> Non
     ]
     delivered(pair[0], *interactions)
     delivered_by_client(pair[1], *interactions)
+    opinions = [feedback for one in interactions[:4] for feedback in judgements(one)]
+    for settings in pair:
+        sink = FeedbackSink(settings)
+        sink.open()
+        assert set(sink.deliver([Leased(one, 1, 1, Path("worker-0.db")) for one in opinions])) == {Delivered()}
 
     told = [read_back(settings, interactions) for settings in pair]
 
     assert told[0].keys() == told[1].keys()
     for question, answer in told[0].items():
         assert answer == told[1][question], question
+    _, (_, _, judged) = told[0][f"trace {interactions[0].interaction_id}"]
+    assert [one["assessment_name"] for one in judged] == ["0", "1", "2", "3"]
+
+
+def judgements(one: Interaction) -> list[Feedback]:
+    """One opinion of each kind, for the endpoint that answered."""
+    values: tuple[bool | int | float | str, ...] = (True, 7, 0.25, "mehr, bitte ☕")
+    return [
+        Feedback(new_id(), one.interaction_id, str(number), value, "because", "ada", 10**12 + number, (one.endpoint,))
+        for number, value in enumerate(values)
+    ]
 
 
 def test_writing_again_changes_nothing(store: Settings) -> None:

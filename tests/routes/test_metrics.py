@@ -1,5 +1,6 @@
 """`/metrics`: what lies between an answer and its run, for whoever watches."""
 
+import time
 from typing import Any
 
 import httpx
@@ -8,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.conftest import NewServer
 from tests.server import Server, demo
 
+OLDEST = ("llmops_spool_oldest_age_seconds", "interactions", "worker-0")
 TOKEN = {"x-api-key": "a-token"}
 
 
@@ -27,10 +29,14 @@ def test_what_waits_is_told_for_every_spool_and_sink(new_server: NewServer) -> N
     server = new_server(demo())
     server.wait(lambda: scraped(server).get(("llmops_sink_ready", "mlflow")) == 1.0, 60)
     stop_shipper(server)
+    began_s = time.monotonic()
     for _ in range(3):
         server.ask("demo")
 
     samples = scraped(server)
+    age_s = samples[OLDEST]
+    assert 0 < age_s <= time.monotonic() - began_s + 0.1
+    server.wait(lambda: scraped(server)[OLDEST] > age_s)
 
     assert samples[("llmops_spool_records", "interactions", "worker-0")] == 3
     assert samples[("llmops_sink_waiting_records", "mlflow")] == 3
@@ -50,6 +56,7 @@ def test_what_arrived_is_counted_and_the_spool_is_empty(new_server: NewServer) -
     server.wait(lambda: scraped(server)[("llmops_sink_waiting_records", "mlflow")] == 0)
 
     assert ("llmops_sink_last_success_age_seconds", "mlflow") in scraped(server)
+    server.wait(lambda: scraped(server)[OLDEST] == 0)
 
 
 def test_any_worker_tells_of_all_of_them(new_server: NewServer) -> None:
