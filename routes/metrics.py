@@ -129,3 +129,8 @@ class _RateLimits(Collector):
                 "Requests of endpoints with limits that came while Redis was away.",
                 self._limits.meter.alone(),
             )
+            yield CounterMetricFamily(
+                "llmops_rate_limits_dropped",
+                "Corrections of reserved tokens that Redis was not told; they go after a minute.",
+                self._limits.meter.dropped(),
+            )

@@ -338,6 +338,7 @@ def test_machines_share_their_limits_and_each_counts_for_itself_while_redis_is_a
     assert alone == [200] * 10 + [429]
     assert "\nllmops_rate_limits_shared 0.0" in metrics
     assert "\nllmops_rate_limits_alone_total 11.0" in metrics
+    assert "\nllmops_rate_limits_dropped_total " in metrics
     assert again == [429]
     assert "event=limits_not_shared" in one.logged()
     assert "event=limits_shared_again" in one.logged()

@@ -84,11 +84,12 @@ class Limits:
         Raises:
             CommandError: The URL of Redis is none.
         """
-        shared: Shared | None = None
+        meter, shared = Meter(memory), None
         if settings.redis_url is not None:
             # Its client takes half a second and 20 MB: only who uses it loads it.
-            shared = importlib.import_module("llmops.gateway.meter_redis").SharedMeter(settings.redis_url)
-        return cls(Meter(memory), tokenizer, shared, closed=settings.limits_when_away == "closed")
+            kind = importlib.import_module("llmops.gateway.meter_redis").SharedMeter
+            shared = kind(settings.redis_url, meter.count_dropped)
+        return cls(meter, tokenizer, shared, closed=settings.limits_when_away == "closed")
 
     @property
     def is_shared(self) -> bool:

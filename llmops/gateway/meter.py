@@ -34,7 +34,7 @@ _WORDS = 64
 _LAST, _FIRST_BUCKET = 2, 3
 _BYTES = (_SLOTS + 1) * _WORDS * 8
 #: Words of the header.
-_REFUSED, _ALONE = 1, 16
+_REFUSED, _ALONE, _DROPPED = 1, 16, 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +140,11 @@ class Meter:
         with self._locked() as words:
             words[_ALONE] += 1
 
+    def count_dropped(self, count: int) -> None:
+        """Count charges that another meter will not be told the correction of."""
+        with self._locked() as words:
+            words[_DROPPED] += count
+
     def refusals(self) -> dict[tuple[str, str], int]:
         """Requests refused on this machine since the server started, by key and unit."""
         pairs = [(key, unit) for key in WORDS for unit in (CALLS, TOKENS)]
@@ -150,10 +155,17 @@ class Meter:
 
     def alone(self) -> int:
         """Requests of this machine since the server started that it counted, or refused, for itself."""
+        return self._word(_ALONE)
+
+    def dropped(self) -> int:
+        """Corrections of this machine since the server started that the machines' meter was not told."""
+        return self._word(_DROPPED)
+
+    def _word(self, at: int) -> int:
         if os.fstat(self._fd).st_size < _BYTES:
             return 0
         with self._locked() as words:
-            return words[_ALONE]
+            return words[at]
 
     @contextmanager
     def _locked(self) -> Iterator[memoryview]:

@@ -8,7 +8,8 @@ says the URL, a user or a password.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -17,7 +18,7 @@ from redis.exceptions import RedisError
 
 from llmops.errors import CommandError
 from llmops.gateway.meter import BUCKETS, MOST_AMOUNT, WINDOW_S, Amounts, Held, Refused
-from llmops.gateway.quota import Condition
+from llmops.gateway.quota import TOKENS, Condition
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,9 @@ LIMIT_S = 1.0
 LOOK_EVERY_S = 1.0
 _CONNECTIONS = 16
 #: Corrections that wait; a reservation that is not corrected is gone after a minute.
-_MOST_WAITING = 10_000
+MOST_WAITING = 10_000
+#: Corrections that are sent together: Redis runs their scripts one after the other, and others wait meanwhile.
+_BATCH = 200
 #: A script's numbers are doubles, exact up to here; a limit beyond is none.
 _MOST = 2**53
 
@@ -98,11 +101,14 @@ _Call = tuple[list[str], list[int]]
 class SharedMeter:
     """The counts of all machines that name the same Redis database.
 
+    Args:
+        dropped: Told how many corrections were given up.
+
     Attributes:
         away: Why Redis does not count now; empty while it does.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, dropped: Callable[[int], None]) -> None:
         try:
             pool = BlockingConnectionPool.from_url(
                 url,
@@ -118,7 +124,9 @@ class SharedMeter:
         self._redis = Redis(connection_pool=pool)
         self._take = self._redis.register_script(_TAKE)
         self._settle = self._redis.register_script(_SETTLE)
-        self._waiting: deque[_Call] = deque(maxlen=_MOST_WAITING)
+        self._waiting: deque[_Call] = deque()
+        self._dropped = dropped
+        self._asked: set[asyncio.Task[Any]] = set()
         self._due = asyncio.Event()
         self.away = ""
 
@@ -130,11 +138,14 @@ class SharedMeter:
         needs: list[int] = []
         for number, one, cell in cells:
             needs += [number, min(cell.most, _MOST), min(amounts[one.unit], MOST_AMOUNT)]
+        asked = self._begin([_key(endpoint, cell.name) for _, _, cell in cells], needs)
         try:
-            async with asyncio.timeout(2 * LIMIT_S):
-                answer = await self._take(keys=[_key(endpoint, cell.name) for _, _, cell in cells], args=needs)
-        except (RedisError, OSError, TimeoutError) as err:
-            self._lost(err)
+            answer = await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            # Redis may have charged it already: its answer is waited for elsewhere, and the tokens given back.
+            asked.add_done_callback(lambda done: self._return(endpoint, done, conditions, amounts))
+            raise
+        if answer is None:
             return None
         if answer[0]:
             return Held(int(answer[1]))
@@ -142,11 +153,37 @@ class SharedMeter:
         hopeless = all(cell.most < amounts[refused.unit] for cell in refused.cells)
         return Refused(refused, int(answer[2]), hopeless)
 
+    def _begin(self, keys: list[str], needs: list[int]) -> asyncio.Task[list[int] | None]:
+        asked = asyncio.create_task(self._ask(keys, needs))
+        self._asked.add(asked)
+        asked.add_done_callback(self._asked.discard)
+        return asked
+
+    async def _ask(self, keys: list[str], needs: list[int]) -> list[int] | None:
+        try:
+            async with asyncio.timeout(2 * LIMIT_S):
+                answer: list[int] = await self._take(keys=keys, args=needs)
+                return answer
+        except (RedisError, OSError, TimeoutError) as err:
+            self._lost(err)
+            return None
+
+    def _return(
+        self, endpoint: str, asked: asyncio.Task[list[int] | None], conditions: Sequence[Condition], amounts: Amounts
+    ) -> None:
+        """Give back the tokens of a request whose caller left while it was charged; the call is counted."""
+        answer = None if asked.cancelled() else asked.result()
+        if answer is not None and answer[0] and amounts.get(TOKENS):
+            self.settle(endpoint, Held(int(answer[1])), conditions, {TOKENS: -amounts[TOKENS]})
+
     def settle(self, endpoint: str, held: Held, conditions: Sequence[Condition], changes: Amounts) -> None:
         """As of a `Meter`; done a moment later, because who ends a request cannot wait."""
         cells = [(changes[one.unit], cell) for one in conditions if changes.get(one.unit) for cell in one.cells]
         if cells:
             keys = [_key(endpoint, cell.name) for _, cell in cells]
+            if len(self._waiting) >= MOST_WAITING:
+                self._drop(1)
+                return
             self._waiting.append((keys, [held.second, *(min(change, MOST_AMOUNT) for change, _ in cells)]))
             self._due.set()
 
@@ -174,19 +211,29 @@ class SharedMeter:
 
     async def aclose(self) -> None:
         """Send what waits, and hang up."""
+        await asyncio.gather(*self._asked)
         await self._correct()
         await self._redis.aclose(close_connection_pool=True)
 
     async def _correct(self) -> None:
         self._due.clear()
         while self._waiting and not self.away:
-            keys, changes = self._waiting.popleft()
+            batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
             try:
-                async with asyncio.timeout(2 * LIMIT_S):
-                    await self._settle(keys=keys, args=changes)
+                async with asyncio.timeout(2 * LIMIT_S), self._redis.pipeline(transaction=False) as pipe:
+                    for keys, changes in batch:
+                        await self._settle(keys=keys, args=changes, client=pipe)
+                    await pipe.execute()
             except (RedisError, OSError, TimeoutError) as err:
                 self._lost(err)
-        self._waiting.clear()
+                self._drop(len(batch))
+        if self._waiting:
+            self._drop(len(self._waiting))
+            self._waiting.clear()
+
+    def _drop(self, count: int) -> None:
+        logger.warning("event=limits_corrections_dropped count=%d", count)
+        self._dropped(count)
 
     def _lost(self, err: Exception) -> None:
         reason = str(err) or type(err).__name__

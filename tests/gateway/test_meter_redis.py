@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from llmops.errors import CommandError
 from llmops.gateway.meter import Held, Refused
-from llmops.gateway.meter_redis import SharedMeter
+from llmops.gateway.meter_redis import MOST_WAITING, SharedMeter
 from llmops.gateway.quota import CALLS, TOKENS, Cell, Condition
 from tests.redis_server import own_name, redis_url
 
@@ -20,12 +20,14 @@ def condition(*limits: tuple[str, int], key: str = "endpoint", unit: str = CALLS
     return Condition(key, unit, tuple(Cell(name.encode().ljust(16, b"."), most) for name, most in limits))
 
 
-def with_two(test: Callable[[SharedMeter, SharedMeter, str], Awaitable[None]]) -> None:
+def with_two(
+    test: Callable[[SharedMeter, SharedMeter, str], Awaitable[None]], dropped: Callable[[int], None] = print
+) -> None:
     """Run a test with the meters of two machines and the name of an endpoint of its own."""
     url = redis_url()
 
     async def run() -> None:
-        one, other = SharedMeter(url), SharedMeter(url)
+        one, other = SharedMeter(url, dropped), SharedMeter(url, dropped)
         try:
             await test(one, other, own_name())
         finally:
@@ -96,6 +98,45 @@ def test_what_was_charged_is_corrected(change: int, left: int) -> None:
     with_two(test)
 
 
+def test_corrections_beyond_what_can_wait_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    dropped: list[int] = []
+
+    async def test(one: SharedMeter, other: SharedMeter, endpoint: str) -> None:
+        tokens = condition(("t", 2 * MOST_WAITING), unit=TOKENS)
+        held = await one.take(endpoint, [tokens], {TOKENS: 2 * MOST_WAITING})
+        assert isinstance(held, Held)
+
+        for _ in range(MOST_WAITING + 3):
+            one.settle(endpoint, held, [tokens], {TOKENS: -1})
+        await one.aclose()
+
+        async with Redis.from_url(redis_url()) as redis:
+            left = await redis.hvals(key(endpoint, "t"))
+        assert [int(count) for count in left] == [MOST_WAITING]
+
+    with_two(test, dropped.append)
+
+    assert dropped == [1, 1, 1]
+    assert "event=limits_corrections_dropped count=1" in caplog.text
+
+
+def test_tokens_of_a_caller_who_left_while_redis_counted_are_given_back() -> None:
+    async def test(one: SharedMeter, other: SharedMeter, endpoint: str) -> None:
+        tokens = condition(("t", 10), unit=TOKENS)
+        asking = asyncio.ensure_future(one.take(endpoint, [tokens], {TOKENS: 10}))
+        await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await one.aclose()
+
+        async with Redis.from_url(redis_url()) as redis:
+            assert await redis.hvals(key(endpoint, "t")) == [b"0"]
+        assert isinstance(await other.take(endpoint, [tokens], {TOKENS: 10}), Held)
+
+    with_two(test)
+
+
 def test_what_was_counted_goes_by_itself() -> None:
     async def test(one: SharedMeter, _: SharedMeter, endpoint: str) -> None:
         await one.take(endpoint, [condition(("all", 5))], ONE)
@@ -129,6 +170,6 @@ def test_scripts_that_redis_forgot_are_sent_again() -> None:
 
 def test_a_url_that_is_none_of_a_redis_is_refused_without_its_password() -> None:
     with pytest.raises(CommandError, match="LLMOPS_REDIS_URL") as refused:
-        SharedMeter("http://user:hunter2@host")
+        SharedMeter("http://user:hunter2@host", print)
 
     assert "hunter2" not in refused.value.message
