@@ -47,6 +47,7 @@ class Settings:
         database_url: ``postgresql://`` for our own store; None keeps it in the data directory.
         redis_url: ``redis://`` where machines share the counts of rate limits; None: each has its own.
         limits_when_away: While Redis is away: open (each machine counts for itself) or closed (nobody is let in).
+        stream_max_mb: A streamed answer is cut there; a worker holds its chunks until its end, ten times as large.
         allowed_networks: Networks and hosts that a config from REST may lead to although they are not public.
     """
 
@@ -71,6 +72,7 @@ class Settings:
     database_url: str | None = field(default=None, repr=False)
     redis_url: str | None = field(default=None, repr=False)
     limits_when_away: str = "open"
+    stream_max_mb: int = 32
     allowed_networks: tuple[str, ...] = ()
 
     @property
@@ -162,6 +164,7 @@ def server_settings(
         database_url=os.environ.get("LLMOPS_DATABASE_URL") or None,
         redis_url=_redis(os.environ.get("LLMOPS_REDIS_URL")),
         limits_when_away=_choice("LLMOPS_LIMITS_WHEN_AWAY", ("open", "closed")),
+        stream_max_mb=max(int(_number("LLMOPS_STREAM_MAX_MB", 32)), 1),
         allowed_networks=_networks("LLMOPS_ALLOWED_NETWORKS"),
     )
 

@@ -60,7 +60,8 @@ class Workshop:
         else:
             provider, state = self._spoken(entity, trusted=trusted)
         named = extras.vendor or (model.provider if model else extras.engine) or ""
-        return LiveEntity((entity.name, named, entity.model), provider, Limits(**extras.timeouts.model_dump()), state)
+        limits = Limits(**extras.timeouts.model_dump(), stream_bytes=self.settings.stream_max_mb << 20)
+        return LiveEntity((entity.name, named, entity.model), provider, limits, state)
 
     async def check(self, entities: Sequence[ServedEntity]) -> None:
         """Refuse a config from REST that leads where nothing may go.

@@ -17,10 +17,8 @@ from llmops.providers.upstream import Body, Upstreams, refusal
 from llmops.providers.veil import Veil
 from llmops.providers.vendors import MAX_TOKENS, Dialect
 
-#: A stream is cut there; its chunks are kept until its end, several times as large as their bytes.
-_PLAIN = Dialect()
-MAX_STREAM_BYTES = 16 * 1024 * 1024
 _NOTHING = Veil(())
+_PLAIN = Dialect()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +102,7 @@ class EventStream:
         self._between_chunks_s = limits.between_chunks_s
         self._veil = veil
         self._who = who
-        self._size_bytes = 0
+        self._size_bytes, self._most_bytes = 0, limits.stream_bytes
         self._ended = False
 
     async def next(self) -> list[bytes] | None:
@@ -135,8 +133,10 @@ class EventStream:
             self._ended = True
             return [self._veil.hide(event) for event in self._decoder.close()]
         self._size_bytes += len(piece)
-        if self._size_bytes > MAX_STREAM_BYTES:
-            raise UpstreamMalformed(f"{self._who} sent more than {MAX_STREAM_BYTES} bytes; the rest is not taken")
+        if self._size_bytes > self._most_bytes:
+            raise UpstreamMalformed(
+                f"{self._who} sent more than {self._most_bytes} bytes; the rest is not taken (LLMOPS_STREAM_MAX_MB)"
+            )
         try:
             return [self._veil.hide(event) for event in self._decoder.feed(piece)]
         except ValueError as err:

@@ -13,17 +13,19 @@ from llmops.protocol.task import Task
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Time limits of one attempt, in seconds.
+    """Limits of one attempt; of time in seconds.
 
     Attributes:
         first_byte_s: From the send to the first byte of a streamed answer.
         between_chunks_s: Between two pieces of a streamed answer.
         total_s: From the send to the last byte of a plain answer.
+        stream_bytes: Of a streamed answer; it is cut there.
     """
 
     first_byte_s: float = 120.0
     between_chunks_s: float = 60.0
     total_s: float = 290.0
+    stream_bytes: int = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

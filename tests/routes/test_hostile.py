@@ -89,11 +89,11 @@ def test_a_body_nested_beyond_all_reason_is_refused(server: Server) -> None:
 
 def test_a_stream_that_never_ends_is_cut(server: Server, upstream: Upstream) -> None:
     piece = event({"choices": [{"index": 0, "delta": {"content": "x" * 100_000}}]})
-    upstream.play(stream(*[piece] * 300))
+    upstream.play(stream(*[piece] * 400))
 
     answer = server.ask("up", stream=True)
 
-    assert "sent more than 16777216 bytes" in answer.text[-300:]
+    assert "sent more than 33554432 bytes" in answer.text[-300:]
 
 
 @pytest.mark.parametrize(
