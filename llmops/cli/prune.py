@@ -15,10 +15,12 @@ from llmops.errors import CommandError
 from llmops.interactions.deletion import Deletion
 from llmops.interactions.erasure import erase_free_space
 from llmops.interactions.mlflow_deletion import open_deletion
-from llmops.interactions.retention import Limits, Pruned, count, kept
 from llmops.interactions.retention import Progress as Told
-from llmops.interactions.retention import older_than as prune_limits
+from llmops.interactions.retention import Pruned, count
 from llmops.interactions.retention import prune as prune_old
+from llmops.interactions.retention_limits import Limits, kept
+from llmops.interactions.retention_limits import older_than as prune_limits
+from llmops.interactions.table_deletion import tables
 from llmops.settings import Settings, server_settings
 
 _MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
@@ -56,7 +58,7 @@ def prune(
         return
     deletion = open_deletion(settings)
     if older_than:
-        limits = prune_limits(settings, older_than, deletion.experiments(), endpoint)
+        limits = prune_limits(settings, older_than, deletion.experiments(), tables(settings), endpoint)
     old = count(settings, deletion, limits)
     if dry_run:
         _print(old, deletion, settings, as_json, dry_run=True)
@@ -88,20 +90,20 @@ def _print_nothing(endpoint: str | None, as_json: bool) -> None:
 
 def _print(pruned: Pruned, deletion: Deletion, settings: Settings, as_json: bool, *, dry_run: bool) -> None:
     endpoints = {name: one for name, one in sorted(pruned.endpoints.items()) if one.interactions or one.sessions}
-    tables = {name: rows for name, rows in sorted(pruned.rows.items()) if rows}
+    rows_of = {name: rows for name, rows in sorted(pruned.rows.items()) if rows}
     if as_json:
         found = {name: {"interactions": one.interactions, "sessions": one.sessions} for name, one in endpoints.items()}
-        _print_json({"deleted": not dry_run, "endpoints": found, "tables": tables, "dead_letters": pruned.dead})
+        _print_json({"deleted": not dry_run, "endpoints": found, "tables": rows_of, "dead_letters": pruned.dead})
         return
     done = "would be deleted" if dry_run else "deleted"
     for name, one in endpoints.items():
         sessions = f" and {one.sessions} empty sessions" if one.sessions else ""
         click.echo(f"{name}: {one.interactions} interactions{sessions} {done}")
-    for name, rows in tables.items():
+    for name, rows in rows_of.items():
         click.echo(f"{name}: {rows} table rows {done}")
     if pruned.dead:
         click.echo(f"{pruned.dead} dead letters {done}")
-    if not endpoints and not tables and not pruned.dead:
+    if not endpoints and not rows_of and not pruned.dead:
         click.echo("nothing is too old")
     if dry_run:
         click.echo("rows of inference tables are not counted", err=True)

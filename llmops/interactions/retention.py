@@ -8,24 +8,20 @@ import importlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, cast
 
-from llmops.endpoints.former import Former
-from llmops.endpoints.store import Store, StoredEndpoint
-from llmops.errors import LlmopsError, NotFound
+from llmops.errors import LlmopsError
 from llmops.interactions.deletion import Deletion, Removed
 from llmops.interactions.mlflow_deletion import open_deletion
 from llmops.interactions.mlflow_entities import REJECTED
+from llmops.interactions.retention_limits import Limits, kept
 from llmops.interactions.spool_deletion import dead_before
-from llmops.interactions.table_place import ENDPOINT_USAGE, has_workspace, readable
 from llmops.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_MS_PER_DAY = 86_400_000
 #: After each chunk: whoever waits for SQLite's lock asks for it every tenth of a second.
 _PAUSE_S = 0.12
 #: When to look again: after all was looked at, where time was not enough, and where something is away.
@@ -40,45 +36,7 @@ Progress = Callable[[str, Removed], None]
 class _TableDeletion(Protocol):
     """What is used of `llmops.interactions.table_deletion`."""
 
-    def tables(self, settings: Settings) -> list[str]: ...
-
     def delete_before(self, settings: Settings, table: str, before_ms: int, *, endpoint: str | None = None) -> int: ...
-
-
-@dataclass(frozen=True, slots=True)
-class TableLimit:
-    """What is too old in one inference table.
-
-    Attributes:
-        name: Full name: ``catalog.schema.table``.
-        endpoint: Only rows of this one, where several share the table; None: all rows.
-    """
-
-    name: str
-    before_ms: int
-    endpoint: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What is too old.
-
-    Attributes:
-        before_ms: By endpoint: interactions received before this epoch millisecond.
-        nobodys_ms: The same for dead letters that name no endpoint; None keeps them.
-        all_ms: The same for all dead letters; None where each endpoint has its own limit.
-    """
-
-    before_ms: Mapping[str, int] = field(default_factory=dict)
-    tables: Sequence[TableLimit] = ()
-    nobodys_ms: int | None = None
-    all_ms: int | None = None
-
-    def dead_before_ms(self, endpoint: str | None) -> int | None:
-        """Before when a dead letter of an endpoint is too old; None where it is kept."""
-        if self.all_ms is not None:
-            return self.all_ms
-        return self.nobodys_ms if endpoint is None else self.before_ms.get(endpoint)
 
 
 @dataclass(slots=True)
@@ -96,42 +54,6 @@ class Pruned:
     rows: dict[str, int] = field(default_factory=dict)
     dead: int = 0
     finished: bool = True
-
-
-def kept(settings: Settings, endpoint: str | None = None) -> Limits:
-    """What is too old at this moment by what endpoints say, of one or of all; by what they last said, if deleted."""
-    if not settings.data_dir.exists():
-        return Limits()
-    with closing(Store(settings.store_path, settings.database_url)) as store:
-        endpoints, former = store.all(), store.former()
-    days = {one.name: one.retention_days for one in former}
-    days |= {one.name: (one.document.get("llmops") or {}).get("retention_days") for one in endpoints}
-    now_ms = _now_ms()
-    before_ms = {name: now_ms - many * _MS_PER_DAY for name, many in days.items() if many and endpoint in (None, name)}
-    # What names no endpoint may be anybody's: the shortest retention holds.
-    nobodys_ms = max(before_ms.values(), default=None) if endpoint is None else None
-    return Limits(before_ms, _tables(settings, endpoints, former, before_ms), nobodys_ms)
-
-
-def older_than(settings: Settings, age_ms: int, experiments: Collection[str], endpoint: str | None = None) -> Limits:
-    """What is older than this, whatever endpoints say.
-
-    Args:
-        experiments: See `Deletion.experiments`; what is looked at where no endpoint is named.
-
-    Raises:
-        NotFound: Nothing was ever logged for the endpoint.
-        Unavailable: The inference tables cannot be listed.
-    """
-    before_ms = _now_ms() - age_ms
-    if endpoint is None:
-        tables = [TableLimit(name, before_ms) for name in _deletion().tables(settings)]
-        return Limits(dict.fromkeys(experiments, before_ms), tables, all_ms=before_ms)
-    if endpoint not in experiments:
-        raise NotFound(f"nothing was ever logged for '{endpoint}' here")
-    with closing(Store(settings.store_path, settings.database_url)) as store:
-        limit = {endpoint: before_ms}
-        return Limits(limit, _tables(settings, store.all(), store.former(), limit))
 
 
 def count(settings: Settings, deletion: Deletion, limits: Limits) -> Pruned:
@@ -246,39 +168,9 @@ def _dead(settings: Settings, limits: Limits, *, delete: bool) -> int:
     )
 
 
-def _tables(
-    settings: Settings, endpoints: Sequence[StoredEndpoint], former: Sequence[Former], before_ms: Mapping[str, int]
-) -> list[TableLimit]:
-    """The limits of the tables that endpoints write to, and of those they have written to."""
-    writers: dict[str, set[str]] = {}
-    for one in endpoints:
-        spec = readable(one)
-        if spec is not None and spec.log_policy.payload_table:
-            writers.setdefault(spec.log_policy.payload_table, set()).add(one.name)
-    for past in former:
-        for table in past.tables:
-            writers.setdefault(table, set()).add(past.name)
-    found = []
-    for table, names in writers.items():
-        limits = {name: before_ms[name] for name in sorted(names) if name in before_ms}
-        if len(names) > 1:
-            found += [TableLimit(table, before, name) for name, before in limits.items()]
-        if limits.keys() == names:
-            # Also what reached no served entity, of which no row tells whose it is.
-            found.append(TableLimit(table, min(limits.values())))
-    if has_workspace(settings):
-        # Whether or not usage is tracked now: it may have been.
-        found += [TableLimit(str(ENDPOINT_USAGE), before, name) for name, before in before_ms.items()]
-    return found
-
-
 def _deletion() -> _TableDeletion:
     # Not at the top: a shipper without inference tables would pay for delta-rs and Arrow.
     return cast(_TableDeletion, importlib.import_module("llmops.interactions.table_deletion"))
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _due_s(settings: Settings) -> float:

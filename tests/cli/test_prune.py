@@ -6,40 +6,27 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from click.testing import CliRunner, Result
-from deltalake import DeltaTable
+from click.testing import CliRunner
 from mlflow.store.db.utils import create_sqlalchemy_engine
 
 from llmops.cli.prune import prune as command
-from llmops.endpoints.detail import served_entity_id
 from llmops.endpoints.files import EndpointFile
 from llmops.endpoints.spec import EndpointSpec
-from llmops.endpoints.store import Store
 from llmops.errors import CommandError, NotFound
-from llmops.interactions.dead_letters import DeadLetters
-from llmops.interactions.feedback import Feedback
-from llmops.interactions.record import Interaction, new_id
-from llmops.interactions.spool import Spool
-from llmops.interactions.spool_reader import SpoolReader
-from llmops.interactions.table_sink import TableSink
+from llmops.interactions.record import Interaction
 from llmops.settings import Settings
-from tests.interactions.deliveries import delivered, leased
+from tests.cli.pruning import aged, change, delete, endpoint, endpoints, prune, pruned
+from tests.interactions.deliveries import delivered
 from tests.interactions.records import embedded, plain, unreadable
 from tests.server import demo
-
-DAY_NS = 86_400 * 10**9
-
-
-TABLE = {"enabled": True, "catalog_name": "main", "schema_name": "log", "table_name_prefix": "chat"}
 
 
 @pytest.fixture
@@ -53,44 +40,6 @@ def in_files(tmp_path: Path, mlflow_template: Path) -> Settings:
     """The same, with everything in SQLite."""
     shutil.copy(mlflow_template, tmp_path / "mlflow.db")
     return Settings(data_dir=tmp_path)
-
-
-def aged(one: Interaction, days: float) -> Interaction:
-    return replace(one, received_ns=time.time_ns() - round(days * DAY_NS))
-
-
-@contextmanager
-def endpoints(settings: Settings) -> Iterator[Store]:
-    with closing(Store(settings.store_path, settings.database_url)) as store:
-        store.begin()
-        yield store
-
-
-def endpoint(settings: Settings, name: str, **more: Any) -> None:
-    with endpoints(settings) as store:
-        store.create(EndpointSpec.model_validate({**demo(name), **more}), None)
-
-
-def change(settings: Settings, name: str, **more: Any) -> None:
-    with endpoints(settings) as store:
-        old = store.get(name)
-        store.update(old, EndpointSpec.model_validate({**old.document, **more}))
-
-
-def delete(settings: Settings, name: str) -> None:
-    with endpoints(settings) as store:
-        store.delete(name)
-
-
-def prune(settings: Settings, *options: str) -> Result:
-    return CliRunner().invoke(command, ["--data-dir", str(settings.data_dir), *options])
-
-
-def pruned(settings: Settings, *options: str) -> dict[str, Any]:
-    result = prune(settings, "--json", *options)
-    assert result.exception is None, result.output
-    document: dict[str, Any] = json.loads(result.stdout)
-    return document
 
 
 @contextmanager
@@ -204,53 +153,6 @@ def test_a_file_that_is_wrong_for_a_while_and_then_gone_is_remembered(in_files: 
     assert pruned(in_files)["endpoints"]["chat"]["interactions"] == 1
 
 
-def buried(folder: Path, *records: Interaction | Feedback | bytes) -> None:
-    """Dead letters of a sink that refused all of them; bytes are no record at all."""
-    spool: Spool[Any] = Spool(folder / "worker-0.db")
-    for record in records:
-        spool.append(Noise(record) if isinstance(record, bytes) else record)
-    spool.close()
-    with closing(SpoolReader(spool.path, Noise, "mlflow", ["mlflow"])) as reader:
-        for one in reader.lease(100, 0):
-            reader.bury(one, "it is broken")
-
-
-@dataclass(frozen=True)
-class Noise:
-    """A record that is what it is."""
-
-    content: bytes
-    interaction_id: str = "0" * 32
-
-    def encode(self) -> bytes:
-        return self.content
-
-
-def test_dead_letters_get_as_old_as_their_interactions(settings: Settings) -> None:
-    endpoint(settings, "chat", llmops={"retention_days": 30})
-    endpoint(settings, "for-ever")
-    days_ago_ms = {days: (time.time_ns() - days * DAY_NS) // 1_000_000 for days in (31, 29)}
-    asked = [aged(plain(name), days) for name in ("chat", "for-ever") for days in (31, 29)]
-    said = [replace(feedback(), created_ms=days_ago_ms[days]) for days in (31, 29)]
-    of_another = replace(said[0], endpoints=("for-ever",))
-    buried(settings.spool_dir, *asked, b"no record")
-    buried(settings.feedback_dir, *said, of_another)
-
-    counted = json.loads(prune(settings, "--dry-run", "--json").stdout)["dead_letters"]
-    gone = pruned(settings)["dead_letters"]
-    rest = {letter.content for letter in DeadLetters(settings).all()}
-
-    assert (counted, gone) == (2, 2)
-    kept: list[Interaction | Feedback] = [*asked[1:], said[1], of_another]
-    assert rest == {*(one.encode() for one in kept), b"no record"}
-    assert pruned(settings, "--older-than", "30d")["dead_letters"] == 2
-    assert len(DeadLetters(settings).all()) == 4
-
-
-def feedback() -> Feedback:
-    return Feedback.read({"interaction_id": new_id(), "value": True})
-
-
 def test_a_dry_run_deletes_nothing(in_files: Settings) -> None:
     one = aged(plain(), 31)
     delivered(in_files, one)
@@ -286,76 +188,6 @@ def test_an_age_that_is_none_is_refused(in_files: Settings, age: str) -> None:
 
 def test_an_endpoint_nothing_was_logged_of_is_said(in_files: Settings) -> None:
     assert isinstance(prune(in_files, "--older-than", "1d", "--endpoint", "nobody").exception, NotFound)
-
-
-def tabled(settings: Settings, *interactions: Interaction) -> None:
-    sink = TableSink(settings)
-    sink.open()
-    sink.deliver(leased(interactions))
-    sink.close()
-
-
-def rows(settings: Settings, table: str) -> set[str]:
-    found = DeltaTable(f"{settings.table_root}/{table.replace('.', '/')}").to_pyarrow_table().to_pylist()
-    return {row["databricks_request_id"] for row in found}
-
-
-def test_rows_of_inference_tables_are_as_old_as_their_interactions(settings: Settings) -> None:
-    endpoint(settings, "chat", llmops={"retention_days": 30}, ai_gateway={"inference_table_config": TABLE})
-    old, young = (replace(aged(plain(), days), payload_table="main.log.chat_payload") for days in (31, 29))
-    tabled(settings, old, young)
-    delivered(settings, young)
-
-    assert pruned(settings)["tables"] == {"main.log.chat_payload": 1}
-    assert rows(settings, "main.log.chat_payload") == {young.interaction_id}
-
-
-@pytest.mark.parametrize("then", ["disabled", "moved", "deleted"])
-def test_a_table_that_is_not_written_any_more_gets_older(settings: Settings, then: str) -> None:
-    """And so do the rows of usage that is not tracked any more."""
-    gateway = {"inference_table_config": TABLE, "usage_tracking_config": {"enabled": True}}
-    endpoint(settings, "chat", llmops={"retention_days": 30}, ai_gateway=gateway)
-    with endpoints(settings) as store:
-        entity = served_entity_id(store.get("chat").id, "eliza")
-    where: dict[str, Any] = {
-        "payload_table": "main.log.chat_payload",
-        "usage_tracked": True,
-        "served_entity_id": entity,
-    }
-    old, young = (replace(aged(plain(), days), **where) for days in (31, 29))
-    refused = replace(old, interaction_id=new_id(), served_entity_id=None, usage_tracked=False)
-    tabled(settings, old, young, refused)
-    change(settings, "chat", ai_gateway={"inference_table_config": {**TABLE, "enabled": False}})
-    if then == "moved":
-        change(settings, "chat", ai_gateway={"inference_table_config": {**TABLE, "table_name_prefix": "other"}})
-    if then == "deleted":
-        delete(settings, "chat")
-
-    document = pruned(settings)
-
-    assert document["tables"] == {"main.log.chat_payload": 2, "system.serving.endpoint_usage": 1}
-    for table in document["tables"]:
-        assert rows(settings, table) == {young.interaction_id}
-
-
-def test_a_table_that_two_have_written_keeps_what_the_other_keeps(settings: Settings) -> None:
-    for name, days in (("chat", 30), ("other", 90)):
-        block = {"retention_days": days}
-        endpoint(settings, name, llmops=block, ai_gateway={"inference_table_config": TABLE})
-    with endpoints(settings) as store:
-        ids = {name: served_entity_id(store.get(name).id, "eliza") for name in ("chat", "other")}
-    where: dict[str, Any] = {"payload_table": "main.log.chat_payload"}
-    logged = {
-        (name, days): replace(aged(plain(name), days), served_entity_id=ids.get(name), **where)
-        for name, days in (("chat", 31), ("other", 31), ("other", 91), ("none", 31), ("none", 91))
-    }
-    tabled(settings, *logged.values())
-    change(settings, "other", ai_gateway={})
-
-    pruned(settings)
-
-    kept = {logged[one].interaction_id for one in (("other", 31), ("none", 31))}
-    assert rows(settings, "main.log.chat_payload") == kept
 
 
 def test_freed_space_is_given_back_when_asked_to(in_files: Settings) -> None:
