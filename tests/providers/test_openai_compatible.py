@@ -137,6 +137,7 @@ def test_of_a_place_that_came_over_rest_no_more_is_read_than_is_taken() -> None:
         (b"{}", "gzip", "entity answered with gzip that cannot be unpacked"),
         (b"{}", "br", "entity answered with content encoding 'br', which was not asked for"),
     ],
+    ids=["cut", "not gzip", "unasked"],
 )
 def test_what_cannot_be_unpacked_is_said(body: bytes, encoding: str, told: str) -> None:
     _, answer = _asked(whole(body, headers={"content-encoding": encoding}), _call(), Upstreams())
