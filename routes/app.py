@@ -109,11 +109,8 @@ def create_app(settings: Settings, worker: int = 0, limits_memory: int | None = 
         await upstreams.aclose()
         await guarded.aclose()
         recorder.flush()
-        spool.close()
-        opinions.close()
-        secret_store.close()
-        access.close()
-        store.close()
+        for each in (spool, opinions, secret_store, access, store):
+            each.close()
 
     app = FastAPI(title="llmops", version="0.1.0", lifespan=lifespan, max_body_size=MAX_BODY_BYTES)
     app.state.secret_store, app.state.overview = secret_store, partial(Overview.read, settings)
