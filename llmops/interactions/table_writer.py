@@ -30,6 +30,8 @@ class TableWriter:
         self._upkeep = Upkeep(settings)
         self._tables: dict[TableName, Table] = {}
         self._commits: dict[TableName, int] = {}
+        # Arrow's own pools keep tens of megabytes between two batches that MLflow, in this process too, could use.
+        pa.set_memory_pool(pa.system_memory_pool())
 
     def write(self, batch: Sequence[Leased[Interaction]]) -> list[Outcome]:
         """Append every record that asks for it, to each of its tables.
