@@ -37,7 +37,7 @@ format: .venv/.ready ## Format the code
 bench: .venv/.ready ## Measure this server against the bare pass-through, and its control plane (5 minutes)
 	@missed=0; for each in gateway startup control; do $(BIN)/python -m benchmarks.$$each || missed=1; done; exit $$missed
 
-bench-log: .venv/.ready ## Measure the interaction log: MLflow writers, inference tables, a million waiting (20 minutes)
+bench-log: .venv/.ready ## Measure the interaction log: MLflow writers, inference tables, a million waiting (12 minutes)
 	@missed=0; for each in log log_cost tables backlog; do $(BIN)/python -m benchmarks.$$each || missed=1; done; exit $$missed
 
 soak: .venv/.ready ## 10,000 requests while processes are killed and MLflow is away, on each store (15 minutes)
