@@ -47,9 +47,7 @@ def main() -> None:
         report.table(["", "ms", "ratio"], rows),
     )
     text = "\n\n".join(parts) + "\n"
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "startup.md").write_text(text)
-    sys.stdout.write(text)
+    report.keep(RESULTS / "startup.md", text, ())
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
 """Debian's Chromium, without a window, before a server on loopback: it sees that one and nothing else.
 
-Users' machines may have no such browser, and the tests are skipped there; where LLMOPS_TEST_SERVICES is `required`, as
-in CI, a skip is a failure.
+Where there is no such browser, see `tests.services`.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 from playwright.sync_api import ConsoleMessage, Page, Request, Response, ViewportSize, sync_playwright
+
+from tests.services import missing
 
 CHROMIUM = Path("/usr/bin/chromium")
 SIZE = ViewportSize(width=1280, height=800)
@@ -52,10 +51,7 @@ def chromium(url: str, remembered: Mapping[str, str]) -> Iterator["Window"]:
         remembered: What the page finds in its local storage.
     """
     if not CHROMIUM.exists():
-        reason = f"needs a browser at {CHROMIUM}: apt-get install chromium"
-        if os.environ.get("LLMOPS_TEST_SERVICES") == "required":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing(f"needs a browser at {CHROMIUM}: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", _LOOPBACK_ONLY])
         try:

@@ -1,10 +1,8 @@
 """PostgreSQL databases of a test's own, on the server of LLMOPS_TEST_POSTGRES_URL, and a way to them that breaks.
 
-Users' machines have no such server, and the tests are skipped there; where LLMOPS_TEST_SERVICES is `required`, as in
-CI, a skip is a failure.
+Where there is no such server, see `tests.services`.
 """
 
-import os
 import socket
 import threading
 import uuid
@@ -14,18 +12,13 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import psycopg2
-import pytest
+
+from tests.services import service
 
 
 def server_url() -> str:
     """The server's URL; skips the test where there is none."""
-    server = os.environ.get("LLMOPS_TEST_POSTGRES_URL")
-    if not server:
-        reason = "needs a PostgreSQL server: set LLMOPS_TEST_POSTGRES_URL=postgresql://user@host/database"
-        if os.environ.get("LLMOPS_TEST_SERVICES") == "required":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return server
+    return service("LLMOPS_TEST_POSTGRES_URL", "postgresql://user@host/database")
 
 
 @contextmanager

@@ -1,24 +1,16 @@
 """The Redis of LLMOPS_TEST_REDIS_URL; tests keep to keys of their own, so nothing else in it is touched.
 
-Users' machines have no such server, and the tests are skipped there; where LLMOPS_TEST_SERVICES is `required`, as in
-CI, a skip is a failure.
+Where there is no such server, see `tests.services`.
 """
 
-import os
 import uuid
 
-import pytest
+from tests.services import service
 
 
 def redis_url() -> str:
     """The server's URL; skips the test where there is none."""
-    server = os.environ.get("LLMOPS_TEST_REDIS_URL")
-    if not server:
-        reason = "needs a Redis server: set LLMOPS_TEST_REDIS_URL=redis://127.0.0.1:6379/15"
-        if os.environ.get("LLMOPS_TEST_SERVICES") == "required":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return server
+    return service("LLMOPS_TEST_REDIS_URL", "redis://127.0.0.1:6379/15")
 
 
 def own_name() -> str:

@@ -1,16 +1,14 @@
 """A real disk of a few hundred kilobytes, in memory.
 
-Only root can mount one, and the tests are skipped for others; where LLMOPS_TEST_SERVICES is `required`, as in CI, a
-skip is a failure.
+Only root can mount one; for others see `tests.services`.
 """
 
-import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from tests.services import missing
 
 
 @contextmanager
@@ -19,10 +17,7 @@ def small_disk(folder: Path, kb: int) -> Iterator[None]:
     mount = ["mount", "-t", "tmpfs", "-o", f"size={kb}k", "tmpfs", str(folder)]
     done = subprocess.run(mount, capture_output=True, text=True, check=False)
     if done.returncode:
-        reason = f"needs the right to mount a disk: {done.stderr.strip()}"
-        if os.environ.get("LLMOPS_TEST_SERVICES") == "required":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing(f"needs the right to mount a disk: {done.stderr.strip()}")
     try:
         yield
     finally:

@@ -18,6 +18,7 @@ import pytest
 
 from tests.conftest import KEY
 from tests.server import Server, demo
+from tests.services import missing
 
 ROOT = Path(__file__).parent.parent
 PYTHON = ROOT / ".venv-clients" / "bin" / "python"
@@ -107,10 +108,7 @@ def every_call() -> list[Any]:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that asks for a token."""
     if not PYTHON.exists():
-        reason = "needs the clients' own environment: make .venv-clients/.ready"
-        if os.environ.get("LLMOPS_TEST_SERVICES") == "required":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing("needs the clients' own environment: make .venv-clients/.ready")
     secrets = {"LLMOPS_SECRET_TEST_KEY": KEY, "LLMOPS_TOKEN": TOKEN}
     endpoints = (demo(), demo("demo-embeddings", "llm/v1/embeddings"))
     with Server(tmp_path_factory.mktemp("clients"), endpoints, environment=secrets) as running:

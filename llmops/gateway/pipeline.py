@@ -109,7 +109,7 @@ class Gateway:
         except Exception as err:
             # The outer wall: what nobody foresaw is recorded too, and the server goes on.
             logger.exception("event=invocation_bug interaction_id=%s", recording.interaction_id)
-            bug = LlmopsError(f"the server failed in a way nobody foresaw ({type(err).__name__}); its log says more")
+            bug = _unforeseen(err)
             recording.failed(bug)
             self._count(recording, bug.status)
             bug.headers = headers(recording)
@@ -129,9 +129,7 @@ class Gateway:
         except Exception as err:
             # The outer wall, as of `invoke`.
             logger.exception("event=count_bug")
-            raise LlmopsError(
-                f"the server failed in a way nobody foresaw ({type(err).__name__}); its log says more"
-            ) from err
+            raise _unforeseen(err) from err
 
     def _counted(self, asked: Asked) -> Reply:
         if asked.problem is not None:
@@ -267,6 +265,10 @@ def _translated(told: Invocation, translation: Translation, recording: Recording
     recording.translation = translation
     recording.invocation = replace(told, body=translation.chat, user=told.user or translation.user or None)
     return recording.invocation
+
+
+def _unforeseen(err: Exception) -> LlmopsError:
+    return LlmopsError(f"the server failed in a way nobody foresaw ({type(err).__name__}); its log says more")
 
 
 def _belongs(recording: Recording, endpoint: LiveEndpoint) -> None:

@@ -50,11 +50,14 @@ class GroupCommit(Generic[T]):
         """Write what was gathered, now."""
         gathered, self._gathered = self._gathered, []
         waiters, self._waiters = self._waiters, []
-        if gathered:
-            self._write(gathered)
-        for waiter in waiters:
-            if not waiter.done():  # Its task may have been cancelled.
-                waiter.set_result(None)
+        try:
+            if gathered:
+                self._write(gathered)
+        finally:
+            # Whatever happened: no caller must wait for ever.
+            for waiter in waiters:
+                if not waiter.done():  # Its task may have been cancelled.
+                    waiter.set_result(None)
 
     def _turn(self, loop: asyncio.AbstractEventLoop, before: int, number: int) -> None:
         """End a turn, at whose begin so many were gathered."""

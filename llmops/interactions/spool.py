@@ -1,7 +1,7 @@
 """The spool: where a worker writes records down, one SQLite file for each worker, in WAL mode.
 
-The worker only appends; everything slow is the reader's (spool_reader). Records may be interactions
-or anything else that can write itself down.
+The worker only appends; everything slow is the reader's (spool_reader). Records may be interactions or anything else
+that can write itself down.
 """
 
 import logging

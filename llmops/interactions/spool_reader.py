@@ -248,7 +248,8 @@ class SpoolReader(Generic[T]):
         """Write down that rows are tried, oldest first, and at the end the position reached with them."""
         retry_at_ms = now_ms + _SUSPECT_WAIT_MS
         for chunk in _chunks(rows) if rows else [rows]:
-            reached = position if chunk[-1:] == rows[-1:] else min(position, chunk[-1].seq)
+            last = not rows or chunk[-1] is rows[-1]
+            reached = position if last else min(position, chunk[-1].seq)
             with transaction(self._db):
                 self._db.execute(
                     "INSERT INTO lease (consumer, seq, tries, strikes, retry_at_ms) "

@@ -79,3 +79,20 @@ def test_what_still_waits_at_the_end_is_written_by_flush() -> None:
     asyncio.run(run())
 
     assert written.groups == [[1]]
+
+
+def test_nobody_waits_for_ever_for_a_write_that_breaks() -> None:
+    def broken(_: Sequence[int]) -> None:
+        raise RuntimeError("nobody foresaw it")
+
+    async def run() -> list[str]:
+        reported: list[str] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reported.append(str(context["exception"])))
+        group = GroupCommit(broken)
+        group.take(1, alone=False)
+        async with asyncio.timeout(10):
+            await group.written()
+        return reported
+
+    assert asyncio.run(run()) == ["nobody foresaw it"]
